@@ -1,0 +1,120 @@
+/**
+ * Brings bytes from the GPU to the host. The only file that maps buffers.
+ *
+ * Awaiting `mapAsync` costs 10 ms in Deno: it waits for the GPU in the call itself and then sleeps.
+ * So the fast way maps without awaiting and takes the range at once. It leans on that behaviour, and
+ * on a buffer that was never mapped before it aborts the process: every staging buffer is mapped and
+ * awaited once first, and a self-test at the start compares both ways. Where they differ, every read
+ * awaits.
+ */
+import type { Gpu } from "./gpu.ts";
+import type { Recorder } from "./recorder.ts";
+
+/** Rounds of the self-test, each with other data. */
+const SELF_TEST_ROUNDS = 4;
+const SELF_TEST_BYTES = 1_024;
+
+export class Readback {
+  readonly #gpu: Gpu;
+  readonly #staging: GPUBuffer;
+  #synchronous = false;
+
+  private constructor(gpu: Gpu, staging: GPUBuffer) {
+    this.#gpu = gpu;
+    this.#staging = staging;
+  }
+
+  /** Makes and warms a staging buffer that holds reads of up to `bytesMax` bytes. */
+  static async create(gpu: Gpu, bytesMax: number): Promise<Readback> {
+    const size = Math.max(SELF_TEST_BYTES, Math.ceil(bytesMax / 16) * 16);
+    const staging = gpu.device.createBuffer({
+      label: "readback",
+      size,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    await staging.mapAsync(GPUMapMode.READ);
+    staging.getMappedRange();
+    staging.unmap();
+    const readback = new Readback(gpu, staging);
+    readback.#synchronous = await readback.#selfTest();
+    return readback;
+  }
+
+  /** Whether reads take the fast way. */
+  get synchronous(): boolean {
+    return this.#synchronous;
+  }
+
+  /**
+   * Submits what `recorder` holds and returns a copy of `bytes` bytes of `buffer` from `offset`
+   * (both multiples of 4). Throws when the device was lost or an error is pending.
+   */
+  async read(
+    recorder: Recorder,
+    buffer: GPUBuffer,
+    offset: number,
+    bytes: number,
+  ): Promise<ArrayBuffer> {
+    if (bytes > this.#staging.size) {
+      throw new Error(`read back: wanted at most ${this.#staging.size} bytes, found ${bytes}`);
+    }
+    recorder.copy(buffer, offset, this.#staging, 0, bytes);
+    recorder.submit();
+    const data = this.#synchronous ? this.#takeNow(bytes) : await this.#takeAwaited(bytes);
+    this.#gpu.check();
+    return data;
+  }
+
+  #takeNow(bytes: number): ArrayBuffer {
+    let rejection: unknown = null;
+    this.#staging.mapAsync(GPUMapMode.READ, 0, bytes).catch((error) => rejection = error);
+    try {
+      const data = this.#staging.getMappedRange(0, bytes).slice(0);
+      this.#staging.unmap();
+      return data;
+    } catch (error) {
+      this.#gpu.check();
+      throw new Error(`read back from "${this.#gpu.description}": ${rejection ?? error}`);
+    }
+  }
+
+  async #takeAwaited(bytes: number): Promise<ArrayBuffer> {
+    await this.#staging.mapAsync(GPUMapMode.READ, 0, bytes);
+    const data = this.#staging.getMappedRange(0, bytes).slice(0);
+    this.#staging.unmap();
+    return data;
+  }
+
+  /** True when the fast way gives the bytes that the GPU was told to write, every time. */
+  async #selfTest(): Promise<boolean> {
+    const source = this.#gpu.device.createBuffer({
+      size: SELF_TEST_BYTES,
+      usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+    });
+    const words = new Uint32Array(SELF_TEST_BYTES / 4);
+    try {
+      for (let round = 1; round <= SELF_TEST_ROUNDS; round++) {
+        words.forEach((_, index) => words[index] = Math.imul(index + 1, 2_654_435_761) + round);
+        this.#copyToStaging(source, words);
+        const fast = new Uint32Array(this.#takeNow(SELF_TEST_BYTES));
+        this.#copyToStaging(source, words);
+        const awaited = new Uint32Array(await this.#takeAwaited(SELF_TEST_BYTES));
+        if (words.some((word, index) => word !== fast[index] || word !== awaited[index])) {
+          return false;
+        }
+      }
+      return true;
+    } catch {
+      return false;
+    } finally {
+      source.destroy();
+    }
+  }
+
+  #copyToStaging(source: GPUBuffer, words: Uint32Array<ArrayBuffer>): void {
+    this.#gpu.device.queue.writeBuffer(source, 0, words);
+    const encoder = this.#gpu.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(source, 0, this.#staging, 0, SELF_TEST_BYTES);
+    this.#gpu.device.queue.submit([encoder.finish()]);
+  }
+}

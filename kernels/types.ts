@@ -1,0 +1,139 @@
+/**
+ * The types of the device seam that the kernels use, structurally equal to the ones in
+ * runtime/model/device.ts: kernels/ imports nothing of runtime/, and the assignment of
+ * `WebGpuDevice` to `Device` there is what keeps them equal.
+ */
+
+/** How the elements of a weight matrix are stored. `fp8` is e4m3fn (no infinities, NaN 0x7f). */
+export type WeightFormat = "f32" | "f16" | "bf16" | "fp8";
+
+/**
+ * One weight as the device holds it: `matrices` matrices of [rows, columns], row-major, y = W x.
+ * Vectors have rows = 1.
+ */
+export interface TensorSpec {
+  readonly key: string;
+  readonly format: WeightFormat;
+  /** Experts stacked under one key; 1 for everything else. */
+  readonly matrices: number;
+  readonly rows: number;
+  readonly columns: number;
+  /**
+   * fp8 only, else null. value[r][c] = element[r][c] * scale[floor(r / rowsPerScale)]
+   * [floor(c / columnsPerScale)]; the scale grid is [ceil(rows / rowsPerScale),
+   * ceil(columns / columnsPerScale)], row-major, f32.
+   */
+  readonly scale: { readonly rowsPerScale: number; readonly columnsPerScale: number } | null;
+}
+
+/** Sizes of the model, from config.json. Nothing may assume 128 or powers of two. */
+export interface ModelShape {
+  readonly vocabularySize: number;
+  readonly hiddenSize: number;
+  readonly layers: readonly LayerShape[];
+  /** Epsilon of every RMS norm but the latent's. */
+  readonly normEpsilon: number;
+  /** Epsilon of the norm over the MLA latent (the reference keeps 1e-6 there). */
+  readonly latentNormEpsilon: number;
+  readonly kda: KdaShape;
+  readonly mla: MlaShape;
+  readonly denseIntermediateSize: number;
+  readonly moe: MoeShape;
+}
+
+export interface LayerShape {
+  readonly mixer: "kda" | "mla";
+  readonly feedForward: "dense" | "moe";
+}
+
+export interface KdaShape {
+  readonly headCount: number;
+  /** d_k of every head. */
+  readonly keyDim: number;
+  /** d_v of every head (equal to keyDim in the published config; kept apart so that tests catch a
+   * transposed state). */
+  readonly valueDim: number;
+  /** Taps of the short convolution; taps - 1 earlier projections are kept as state. */
+  readonly convolutionTaps: number;
+}
+
+export interface MlaShape {
+  readonly headCount: number;
+  /** Width of the latent c (kv_lora_rank). */
+  readonly latentDim: number;
+  /** Query/key channels per head that come from the latent (qk_nope_head_dim). */
+  readonly nopeDim: number;
+  /** Query channels per head paired with the one shared key (qk_rope_head_dim); never rotated. */
+  readonly sharedKeyDim: number;
+  readonly valueDim: number;
+}
+
+export interface MoeShape {
+  readonly expertCount: number;
+  readonly expertsPerToken: number;
+  /** Width of each routed expert. */
+  readonly intermediateSize: number;
+  /** Width of the shared expert: shared count x expert width; 0 for none. */
+  readonly sharedIntermediateSize: number;
+  /** Multiplies the routed weights after renormalisation. */
+  readonly routedScale: number;
+  readonly renormalize: boolean;
+}
+
+/** What a device allocates once, before it serves. */
+export interface Capacity {
+  /** Sequences that can hold state at once. */
+  readonly slots: number;
+  /** Pages of the latent cache, shared by all sequences; each spans every MLA layer. */
+  readonly pages: number;
+  /** Tokens in one page. */
+  readonly pageTokens: number;
+  /** Rows (tokens) of the largest step. */
+  readonly rows: number;
+  /** Rows of one step whose logits can be asked for. */
+  readonly logitRows: number;
+  /** Most sequences in one step. */
+  readonly sequences: number;
+  /** Most pages one sequence may use. */
+  readonly pagesPerSequence: number;
+  /** How latents are stored: f16 to serve, f32 for comparison with an oracle. */
+  readonly latentFormat: "f16" | "f32";
+}
+
+/** One sequence's part of a step: rows [rowStart, rowStart + rowCount) are its next tokens. */
+export interface StepSequence {
+  readonly slot: number;
+  readonly rowStart: number;
+  readonly rowCount: number;
+  /** Tokens of this sequence that earlier steps have processed: the position of its first row. */
+  readonly past: number;
+  /** Pages that hold positions [0, past + rowCount), in order: page p holds positions
+   * [p * pageTokens, (p + 1) * pageTokens). */
+  readonly pages: Uint32Array;
+}
+
+/** What one step computes. Sequences tile the rows in order, without gaps. */
+export interface StepPlan {
+  /** Token ids, [rows]. */
+  readonly tokens: Uint32Array;
+  readonly sequences: readonly StepSequence[];
+  /** Rows whose logits are wanted, ascending. May be empty. */
+  readonly logitRows: Uint32Array;
+}
+
+export interface StepResult {
+  /** [plan.logitRows.length, vocabularySize], row-major. Valid until the next `begin`. */
+  readonly logits: Float32Array;
+  /** One per logit row: 1 where any logit of the row is NaN or infinite, else 0. */
+  readonly nonFinite: Uint8Array;
+}
+
+/** KDA state of one layer and slot, for tests and snapshots. */
+export interface KdaState {
+  /** [headCount, keyDim, valueDim]. */
+  readonly recurrent: Float32Array;
+  /** Pre-convolution projections of the last taps - 1 tokens, oldest first:
+   * [taps - 1, 3 x channels], where each row is q | k | v (channels headCount x keyDim, the same,
+   * headCount x valueDim). */
+  readonly convolution: Float32Array;
+}
