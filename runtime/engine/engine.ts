@@ -64,17 +64,26 @@ export interface ModelInfo {
   readonly weightBytes: number;
   readonly device: string;
   readonly deviceDescription: string;
+  /** From the start of loading until the first request could run. */
+  readonly loadSeconds: number;
+  /** Sequences that run at once. */
+  readonly slots: number;
 }
 
 export interface EngineStats {
   readonly running: number;
   readonly queued: number;
-  readonly slots: number;
+  /** Steps run since the start. */
+  readonly steps: number;
+  /** GPU dispatches of the last step; 0 on the cpu device. */
+  readonly lastStepDispatches: number;
 }
 
 export interface Engine {
   readonly model: ModelInfo;
   readonly stats: EngineStats;
+  /** Why the engine can't run requests any more, or null. */
+  readonly failure: Error | null;
   /**
    * Runs one request. Events arrive in order; the iterator throws a KedgeError when the request
    * can't be taken or fails. Aborting `signal`, or ending the iteration early, frees its slot; after

@@ -1,0 +1,30 @@
+/** Chooses and opens the device that computes. */
+import type { Device, ModelShape } from "../model/device.ts";
+import { DeviceError } from "../errors.ts";
+import type { DeviceChoice } from "./protocol.ts";
+
+/**
+ * "auto": a hardware adapter when there is one, else the cpu. A software adapter only when "webgpu"
+ * is named: it is for testing shaders, and the cpu device is ten times faster.
+ * Throws DeviceError.
+ */
+export async function openDevice(choice: DeviceChoice, shape: ModelShape): Promise<Device> {
+  if (choice === "cpu") return await openCpu(shape);
+  const { findAdapter } = await import("../../kernels/gpu/gpu.ts");
+  const adapter = await findAdapter();
+  if (choice === "auto" && (adapter === null || adapter.software)) return await openCpu(shape);
+  if (adapter === null) {
+    throw new DeviceError('open device "webgpu": wanted a WebGPU adapter, found none');
+  }
+  try {
+    const { WebGpuDevice } = await import("../../kernels/webgpu.ts");
+    return await WebGpuDevice.create(shape);
+  } catch (error) {
+    throw new DeviceError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+async function openCpu(shape: ModelShape): Promise<Device> {
+  const { CpuDevice } = await import("../../wasm/cpu.ts");
+  return new CpuDevice(shape);
+}

@@ -1,0 +1,77 @@
+/** Messages between the main thread and the engine's Worker. Plain data only. */
+import {
+  DeviceError,
+  EngineError,
+  KedgeError,
+  ModelError,
+  OverloadedError,
+  RequestError,
+  UsageError,
+} from "../errors.ts";
+import type { EngineStats, GenerateEvent, GenerateRequest, ModelInfo } from "./engine.ts";
+
+export type DeviceChoice = "auto" | "webgpu" | "cpu";
+
+export interface EngineOptions {
+  readonly modelDirectory: string;
+  readonly device: DeviceChoice;
+  /** Sequences that run at once. */
+  readonly slots: number;
+  /** Most tokens of one sequence; undefined: the model's own, up to a default bound. */
+  readonly contextTokens: number | undefined;
+  readonly latentFormat: "f16" | "f32";
+}
+
+export type ToWorker =
+  | { readonly type: "start"; readonly options: EngineOptions }
+  | { readonly type: "submit"; readonly id: number; readonly request: GenerateRequest }
+  | { readonly type: "cancel"; readonly id: number };
+
+/** An error as it crosses the thread: class by name, and what its constructor took. */
+export interface WireError {
+  readonly name: string;
+  readonly message: string;
+  readonly code: string | null;
+  readonly param: string | null;
+}
+
+export type FromWorker =
+  | { readonly type: "loading"; readonly device: string; readonly bytes: number }
+  | { readonly type: "progress"; readonly done: number; readonly total: number }
+  | { readonly type: "ready"; readonly model: ModelInfo }
+  | { readonly type: "failed"; readonly error: WireError }
+  /** What one step produced, for all requests together. */
+  | {
+    readonly type: "step";
+    readonly events: readonly RequestEvent[];
+    readonly stats: EngineStats;
+  };
+
+export type RequestEvent =
+  | { readonly id: number; readonly event: GenerateEvent }
+  | { readonly id: number; readonly error: WireError };
+
+export function toWire(error: unknown): WireError {
+  if (error instanceof KedgeError) {
+    return { name: error.name, message: error.message, code: error.code, param: error.param };
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  return { name: "EngineError", message, code: null, param: null };
+}
+
+export function fromWire(error: WireError): KedgeError {
+  switch (error.name) {
+    case "UsageError":
+      return new UsageError(error.message);
+    case "ModelError":
+      return new ModelError(error.message);
+    case "DeviceError":
+      return new DeviceError(error.message);
+    case "OverloadedError":
+      return new OverloadedError(error.message);
+    case "RequestError":
+      return new RequestError(error.message, error.param, error.code);
+    default:
+      return new EngineError(error.message, error.code);
+  }
+}
