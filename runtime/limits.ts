@@ -1,0 +1,139 @@
+/**
+ * Every bound of Kedge: a named constant with its unit last and the reason beside it. What comes
+ * from a file or a client is compared with its bound before anything is allocated for it.
+ */
+
+const MiB = 1024 * 1024;
+
+// Model folders: small JSON files.
+
+/** config.json, generation_config.json: published ones are below 4 KB. */
+export const MAX_CONFIG_FILE_BYTES = 1 * MiB;
+/** tokenizer_config.json: published 3.7 KB; others embed a chat template. */
+export const MAX_TOKENIZER_CONFIG_FILE_BYTES = 8 * MiB;
+/** model.safetensors.index.json: 2.0 MB for the 20,493 tensors of the 48B checkpoint. */
+export const MAX_INDEX_FILE_BYTES = 32 * MiB;
+/** Nesting of any JSON of a model folder: the deepest real one has 5 levels. */
+export const MAX_JSON_DEPTH_LEVELS = 32;
+/** Values in one JSON text: 65,536 tensors of a safetensors header have about 10 each. */
+export const MAX_JSON_VALUES = 1_000_000;
+
+// Model folders: weights.
+
+/** Header of one safetensors file: the 48B model's 20,493 tensors need 2.4 MB in all its files. */
+export const MAX_SAFETENSORS_HEADER_BYTES = 32 * MiB;
+/** Tensors in one safetensors file: the 48B model with scales has 41,000 in all its files. */
+export const MAX_SAFETENSORS_TENSORS = 65_536;
+/** Dimensions of a tensor: the model's largest rank is 4. */
+export const MAX_TENSOR_DIMENSIONS = 8;
+/** Characters of a tensor's name: the longest real one has 70. */
+export const MAX_TENSOR_NAME_CHARACTERS = 256;
+/** Files of one checkpoint: published ones have 20. */
+export const MAX_SHARDS = 1024;
+/** Weights that a config.json may ask for: ten times the 48B model's 20,493. */
+export const MAX_MODEL_TENSORS = 262_144;
+/** Read buffer of the loader, reused; large enough that the disk and not the calls set the pace. */
+export const LOAD_PIECE_BYTES = 4 * MiB;
+/** Smallest side of an fp8 scale block: keeps the scales below 1/16 of their matrix's bytes. */
+export const MIN_SCALE_BLOCK_ELEMENTS = 8;
+
+// Model folders: sizes in config.json. Each leaves a factor of 8 or more over the 48B model.
+
+/** Rows of embedding and head. */
+export const MAX_VOCABULARY_TOKENS = 2 ** 21;
+/** Any width of a matrix: hidden, feed-forward, heads x head size. */
+export const MAX_WIDTH_CHANNELS = 2 ** 18;
+/** Layers. */
+export const MAX_LAYERS = 1024;
+/** Heads of one mixer. */
+export const MAX_HEADS = 4096;
+/** Channels of one head, and of the MLA latent. */
+export const MAX_HEAD_CHANNELS = 8192;
+/** Taps of the short convolution. */
+export const MAX_CONVOLUTION_TAPS = 64;
+/** Routed experts of a layer. */
+export const MAX_EXPERTS = 4096;
+/** Tokens of context a model may declare. */
+export const MAX_CONTEXT_TOKENS = 2 ** 24;
+
+// Model folders: tokenizer.
+
+/** tiktoken.model: 2.8 MB for 163,584 tokens. */
+export const MAX_TIKTOKEN_FILE_BYTES = 64 * MiB;
+/** Characters of a special token's text. */
+export const MAX_SPECIAL_TOKEN_CHARACTERS = 256;
+/** Stop ids in generation_config.json. */
+export const MAX_EOS_IDS = 64;
+
+// Requests: bodies.
+
+/** A request's body: about two million tokens of English, twice the longest context. */
+export const MAX_BODY_BYTES = 8 * MiB;
+/** Nesting of a request's JSON: tool schemas of real programs stay below 20. */
+export const MAX_BODY_DEPTH_LEVELS = 64;
+
+// Requests: fields.
+
+/** Messages of a conversation. */
+export const MAX_MESSAGES = 16_384;
+/** Characters of a name, a tool call's id or a tool's name. */
+export const MAX_NAME_CHARACTERS = 256;
+/** Text parts of one message, and tool calls of one message. */
+export const MAX_PARTS = 1024;
+/** Tools of a request: all of them are in the prompt. */
+export const MAX_TOOLS = 512;
+/** Prompts in one completions request. */
+export const MAX_PROMPTS = 256;
+/** Token ids in one prompt or in one detokenize request: twice the longest context of the 48B. */
+export const MAX_PROMPT_TOKENS = 2 ** 21;
+/** max_tokens: whatever a context can hold; what the model's own can't is cut to fit. */
+export const MAX_COMPLETION_TOKENS = MAX_CONTEXT_TOKENS;
+/** max_tokens of a completions request that gives none, as in OpenAI's API. */
+export const DEFAULT_COMPLETION_TOKENS = 16;
+/** temperature, as in OpenAI's API. */
+export const MAX_TEMPERATURE = 2;
+/** top_k: larger than any vocabulary, where it keeps all tokens. */
+export const MAX_TOP_K_TOKENS = MAX_VOCABULARY_TOKENS;
+/** logprobs and top_logprobs, as in OpenAI's chat API. */
+export const MAX_LOGPROBS = 20;
+/** Stop strings of a request. */
+export const MAX_STOPS = 16;
+/** Characters (UTF-16 units) of one stop string: that much text may be held back. */
+export const MAX_STOP_CHARACTERS = 256;
+
+// Requests: time.
+
+/** Characters encoded between two looks at the clock: well below 1 ms. */
+export const ENCODE_SLICE_CHARACTERS = 4096;
+/** Longest time that encoding holds the thread which answers all other requests. */
+export const ENCODE_SLICE_MS = 6;
+/** How long a streaming answer waits for the engine to refuse before it commits to status 200. */
+export const STREAM_STATUS_WAIT_MS = 250;
+
+// Engine.
+
+/** Rows of one step: a prompt's piece delays other streams by one step at most. */
+export const STEP_ROWS = 128;
+/** Sequences that run at once unless told otherwise. */
+export const SLOTS_DEFAULT = 8;
+/** Sequences that may be asked for: 41 MiB of state each in the 48B model. */
+export const SLOTS_MAX = 256;
+/** Tokens of one page of the latent cache. */
+export const PAGE_TOKENS = 64;
+/** Context of one sequence unless told otherwise: 1 GB of latents in the 48B model. */
+export const CONTEXT_TOKENS_DEFAULT = 131_072;
+/** Pages beside one whole context: tokens for each further slot; longer ones preempt. */
+export const POOL_TOKENS_PER_SLOT = 4_096;
+/** Logits of one step: log-probabilities of a prompt take more steps instead of more memory. */
+export const LOGIT_BYTES_MAX = 64 * MiB;
+/** Requests that may wait for a slot. */
+export const QUEUE_REQUESTS_MAX = 1_024;
+
+// Command line.
+
+/** How long a server that was asked to end waits for running requests. */
+export const DRAIN_MS = 30_000;
+/** One file of the test suite: the slowest ones run whole models on a software adapter. */
+export const TEST_FILE_MS = 900_000;
+/** The look for a WebGPU adapter: drivers that start slowly need seconds. */
+export const ADAPTER_PROBE_MS = 60_000;
