@@ -1,0 +1,74 @@
+/** Request fields: bounded schemas whose refusals name the field, what is wanted and what is found. */
+import { z } from "zod";
+import { RequestError } from "../errors.ts";
+import type { JsonObject } from "./body.ts";
+
+/**
+ * Every schema below carries the `wanted` half of its refusal as zod's error message. All fields
+ * accept null, which clients send for "not given"; required ones are written without `optional`.
+ */
+export const wanted = (text: string): { error: string } => ({ error: text });
+
+export const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
+
+export function integerFrom(least: number, most: number) {
+  const range = wanted(`an integer from ${least} to ${most}`);
+  return z.int(range).min(least, range).max(most, range);
+}
+
+export function numberFrom(least: number, most: number) {
+  const range = wanted(`a number from ${least} to ${most}`);
+  return z.number(range).min(least, range).max(most, range);
+}
+
+export const flag = z.boolean(wanted("true or false"));
+
+export const anyText = z.string(wanted("a string"));
+
+export function textFrom(least: number, most: number) {
+  const range = wanted(`a string of ${least} to ${most} characters`);
+  return z.string(range).min(least, range).max(most, range);
+}
+
+export function listFrom<T extends z.ZodType>(item: T, least: number, most: number) {
+  const range = wanted(`a list of ${least} to ${most} items`);
+  return z.array(item, range).min(least, range).max(most, range);
+}
+
+/** Checks a body; throws RequestError for the first field that is wrong. */
+export function parseFields<T extends z.ZodType>(schema: T, body: JsonObject): z.output<T> {
+  const result = schema.safeParse(body);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0]!;
+  const field = fieldName(issue.path);
+  throw new RequestError(
+    `read field "${field}": wanted ${issue.message}, found ${describe(valueAt(body, issue.path))}`,
+    field,
+  );
+}
+
+function fieldName(path: readonly PropertyKey[]): string {
+  return path.reduce<string>(
+    (name, part) =>
+      typeof part === "number" ? `${name}[${part}]` : name + (name && ".") + String(part),
+    "",
+  );
+}
+
+function valueAt(body: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>(
+    (value, part) =>
+      typeof value === "object" && value !== null && Object.hasOwn(value, part)
+        ? (value as Record<PropertyKey, unknown>)[part]
+        : undefined,
+    body,
+  );
+}
+
+/** What a value is, without the text in it. */
+export function describe(value: unknown): string {
+  if (value === undefined) return "nothing";
+  if (value === null || typeof value === "number" || typeof value === "boolean") return `${value}`;
+  if (typeof value === "string") return `a string of ${value.length} characters`;
+  return Array.isArray(value) ? `a list of ${value.length} items` : "an object";
+}

@@ -1,0 +1,217 @@
+/** From a checked request to text events: what the chat and the completions route share. */
+import { TextStream } from "../chat/text_stream.ts";
+import type {
+  Engine,
+  FinishReason,
+  GenerateRequest,
+  Timings,
+  TokenLogprob,
+} from "../engine/engine.ts";
+import { EngineError, NotFoundError, RequestError } from "../errors.ts";
+import type { Tokenizer } from "../../wasm/text.ts";
+import type { GenerationFields } from "./schema.ts";
+
+/** Everything that the routes work with. */
+export interface AppDependencies {
+  readonly engine: Engine;
+  readonly tokenizer: Tokenizer;
+  /** What the model folder asks for where a request says nothing. */
+  readonly generation: {
+    readonly temperature: number;
+    readonly topP: number;
+    readonly topK: number;
+    readonly minP: number;
+    /** Any of these ends a generation. */
+    readonly eosIds: readonly number[];
+  };
+}
+
+/** A generated token, and where in the completion's text it begins, in code points. */
+export interface PlacedToken {
+  readonly id: number;
+  readonly logprob: TokenLogprob | null;
+  readonly offset: number;
+}
+
+export type TextEvent =
+  | { readonly type: "prompt"; readonly logprobs: readonly TokenLogprob[] }
+  /** `tokens`: those taken since the last delta, in step with what the engine delivered. */
+  | { readonly type: "delta"; readonly text: string; readonly tokens: readonly PlacedToken[] }
+  /** Always the last event, unless the generation was aborted or threw. */
+  | {
+    readonly type: "end";
+    readonly reason: FinishReason;
+    readonly completionTokens: number;
+    /** null when a stop string ended the generation before the engine did. */
+    readonly timings: Timings | null;
+  };
+
+/** Throws NotFoundError when a request names another model. */
+export function checkModel(engine: Engine, name: string | null | undefined): void {
+  if (name === null || name === undefined || name === engine.model.id) return;
+  throw new NotFoundError(
+    `find model: wanted "${engine.model.id}", found another name`,
+    "model",
+    "model_not_found",
+  );
+}
+
+/**
+ * The engine's request. `wantedTokens`: null asks for all that fits. Throws RequestError for a
+ * prompt that leaves no room in the context; more tokens than there is room for are cut to fit.
+ */
+export function planGeneration(
+  deps: AppDependencies,
+  fields: GenerationFields,
+  promptIds: Uint32Array,
+  promptField: string,
+  wantedTokens: number | null,
+): GenerateRequest {
+  const { generation, engine } = deps;
+  const room = engine.model.contextLength - promptIds.length;
+  if (room < 0 || (room === 0 && wantedTokens !== 0)) {
+    throw new RequestError(
+      `read field "${promptField}": wanted a prompt that leaves room in the context of ` +
+        `${engine.model.contextLength} tokens, found ${promptIds.length} tokens`,
+      promptField,
+      "context_length_exceeded",
+    );
+  }
+  const { seed } = fields;
+  return {
+    promptIds,
+    maxTokens: Math.min(wantedTokens ?? room, room),
+    sampling: {
+      temperature: fields.temperature ?? generation.temperature,
+      topP: fields.top_p ?? generation.topP,
+      topK: Math.max(0, fields.top_k ?? generation.topK),
+      minP: fields.min_p ?? generation.minP,
+      seed: seed === null || seed === undefined || seed < 0 ? randomSeed() : seed,
+    },
+    stopIds: generation.eosIds,
+    logprobs: null,
+    promptLogprobs: false,
+  };
+}
+
+function randomSeed(): number {
+  const [high, low] = crypto.getRandomValues(new Uint32Array(2)) as unknown as [number, number];
+  return (high >>> 11) * 2 ** 32 + low;
+}
+
+/**
+ * Runs a request and delivers its text. Ends without an `end` event after an abort; ending the
+ * iteration frees the engine's slot.
+ */
+export async function* generateText(
+  deps: AppDependencies,
+  request: GenerateRequest,
+  stops: readonly string[],
+  signal: AbortSignal,
+): AsyncGenerator<TextEvent> {
+  const stopIds = new Set(request.stopIds);
+  const stream = new TextStream(deps.tokenizer, { skipSpecial: true, stops });
+  let tokens: PlacedToken[] = [];
+  let count = 0;
+  try {
+    for await (const event of deps.engine.generate(request, signal)) {
+      if (event.type === "prompt") {
+        yield event;
+      } else if (event.type === "token") {
+        count++;
+        const { id, logprob } = event;
+        tokens.push({ id, logprob, offset: stream.characters });
+        // The text of a token that ends the generation belongs to nobody.
+        const text = stopIds.has(id) ? "" : stream.push(id);
+        if (stream.stopped !== null) {
+          yield { type: "delta", text, tokens };
+          yield { type: "end", reason: "stop", completionTokens: count, timings: null };
+          return;
+        }
+        if (text === "") continue;
+        yield { type: "delta", text, tokens };
+        tokens = [];
+      } else {
+        const text = stream.end();
+        const reason = stream.stopped === null ? event.reason : "stop";
+        if (text !== "" || tokens.length > 0) yield { type: "delta", text, tokens };
+        yield { type: "end", reason, completionTokens: count, timings: event.timings };
+        return;
+      }
+    }
+    if (!signal.aborted) {
+      throw new EngineError("generate: wanted an end of the events, found none");
+    }
+  } finally {
+    stream.free();
+  }
+}
+
+/** OpenAI's `usage`. */
+export interface Usage {
+  readonly prompt_tokens: number;
+  readonly completion_tokens: number;
+  readonly total_tokens: number;
+}
+
+export function usageOf(promptTokens: number, completionTokens: number): Usage {
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
+  };
+}
+
+/** llama-server's `timings`: milliseconds and tokens a second of both phases. */
+export function timingsOf(timings: Timings, promptTokens: number, completionTokens: number) {
+  return {
+    prompt_n: promptTokens,
+    prompt_ms: timings.prefillMs,
+    prompt_per_token_ms: ratio(timings.prefillMs, promptTokens),
+    prompt_per_second: ratio(promptTokens * 1000, timings.prefillMs),
+    predicted_n: completionTokens,
+    predicted_ms: timings.decodeMs,
+    predicted_per_token_ms: ratio(timings.decodeMs, completionTokens),
+    predicted_per_second: ratio(completionTokens * 1000, timings.decodeMs),
+    queued_ms: timings.queuedMs,
+  };
+}
+
+function ratio(dividend: number, divisor: number): number {
+  return divisor > 0 ? dividend / divisor : 0;
+}
+
+/** Random and unguessable, as clients may log it next to the answer. */
+export function responseId(prefix: string): string {
+  return prefix + crypto.randomUUID().replaceAll("-", "");
+}
+
+export function unixSeconds(): number {
+  return Math.floor(Date.now() / 1000);
+}
+
+/**
+ * Runs `work` with a signal that fires when the client leaves before the answer has begun. After
+ * that the request's own signal may fire for a finished answer too, so it is let go here; a begun
+ * stream learns of it by its body's cancel.
+ */
+export async function whileClientWaits<T>(
+  request: Request,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const abort = new AbortController();
+  const leave = () => abort.abort();
+  if (request.signal.aborted) leave();
+  request.signal.addEventListener("abort", leave);
+  try {
+    return await work(abort.signal);
+  } finally {
+    request.signal.removeEventListener("abort", leave);
+    abort.abort();
+  }
+}
+
+/** What a client that has left does not read. */
+export function clientLeft(): Response {
+  return new Response(null, { status: 499 });
+}

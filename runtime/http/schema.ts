@@ -1,0 +1,279 @@
+/** The bodies of the OpenAI routes, checked; and the fields that Kedge refuses by name. */
+import { z } from "zod";
+import { RequestError } from "../errors.ts";
+import * as limits from "../limits.ts";
+import type { JsonObject } from "./body.ts";
+import {
+  anyText,
+  describe,
+  flag,
+  integerFrom,
+  listFrom,
+  numberFrom,
+  optional,
+  parseFields,
+  textFrom,
+  wanted,
+} from "./fields.ts";
+
+const stopString = textFrom(1, limits.MAX_STOP_CHARACTERS)
+  .refine((text) => text.isWellFormed(), wanted("a string without half characters"));
+
+/** A list where clients may also give its one item alone; parsed to a list. */
+const stop = z.unknown().optional().transform((value, context): readonly string[] => {
+  const schema = typeof value === "string" ? stopString : listFrom(stopString, 0, limits.MAX_STOPS);
+  if (value === null || value === undefined) return [];
+  const result = schema.safeParse(value);
+  if (!result.success) {
+    for (const { path, message } of result.error.issues) {
+      context.addIssue({ code: "custom", path, message, input: value });
+    }
+    return z.NEVER;
+  }
+  return typeof result.data === "string" ? [result.data] : result.data;
+});
+
+const generationFields = {
+  model: optional(anyText),
+  max_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
+  temperature: optional(numberFrom(0, limits.MAX_TEMPERATURE)),
+  top_p: optional(numberFrom(0, 1)),
+  // -1 is how some clients write "all tokens"; 0 means the same.
+  top_k: optional(integerFrom(-1, limits.MAX_TOP_K_TOKENS)),
+  min_p: optional(numberFrom(0, 1)),
+  // -1 is how some clients write "random"; so does leaving it out.
+  seed: optional(integerFrom(-1, Number.MAX_SAFE_INTEGER)),
+  stop,
+  stream: optional(flag),
+  stream_options: optional(z.object({ include_usage: optional(flag) }, wanted("an object"))),
+  n: optional(integerFrom(1, 1)),
+};
+
+const textPart = z.object({
+  type: z.literal("text", wanted('"text"')),
+  text: anyText,
+}, wanted("an object"));
+
+const content = z.unknown().optional().transform((value, context) => {
+  if (value === null || value === undefined || typeof value === "string") return value ?? null;
+  if (!Array.isArray(value)) {
+    context.addIssue({ code: "custom", message: "a string or a list of text parts", input: value });
+    return z.NEVER;
+  }
+  const result = listFrom(textPart, 0, limits.MAX_PARTS).safeParse(value);
+  if (result.success) return result.data;
+  for (const { path, message } of result.error.issues) {
+    context.addIssue({ code: "custom", path, message, input: value });
+  }
+  return z.NEVER;
+});
+
+const toolCall = z.object({
+  id: textFrom(0, limits.MAX_NAME_CHARACTERS),
+  type: optional(z.literal("function", wanted('"function"'))),
+  function: z.object({
+    name: textFrom(1, limits.MAX_NAME_CHARACTERS),
+    arguments: z.union(
+      [z.string(), z.record(z.string(), z.unknown())],
+      wanted("a string or an object"),
+    ),
+  }, wanted("an object")),
+}, wanted("an object"));
+
+const ROLES = ["system", "developer", "user", "assistant", "tool"] as const;
+
+const message = z.object({
+  role: z.enum(ROLES, wanted(`one of ${ROLES.join(", ")}`)),
+  content,
+  name: optional(textFrom(0, limits.MAX_NAME_CHARACTERS)),
+  tool_calls: optional(listFrom(toolCall, 0, limits.MAX_PARTS)),
+  tool_call_id: optional(textFrom(0, limits.MAX_NAME_CHARACTERS)),
+}, wanted("an object")).superRefine((value, context) => {
+  const refuse = (field: string, message: string) =>
+    context.addIssue({ code: "custom", path: [field], message, input: value });
+  const calls = value.tool_calls?.length ?? 0;
+  if (value.role !== "assistant" && calls > 0) refuse("tool_calls", "tool calls of an assistant");
+  if (value.content === null && calls === 0) refuse("content", "a string or a list of text parts");
+  if (value.role === "tool" && typeof value.tool_call_id !== "string") {
+    refuse("tool_call_id", "the id of the call that this message answers");
+  }
+});
+
+/** Loose: the prompt shows the model the tool as the client wrote it, with all its keys. */
+const tool = z.custom<JsonObject>(isObject, wanted("an object")).superRefine((value, context) => {
+  const shape = z.object({
+    type: z.literal("function", wanted('"function"')),
+    function: z.object({
+      name: textFrom(1, limits.MAX_NAME_CHARACTERS),
+      description: optional(anyText),
+      parameters: optional(z.custom<JsonObject>(isObject, wanted("an object"))),
+    }, wanted("an object")),
+  });
+  for (const { path, message } of shape.safeParse(value).error?.issues ?? []) {
+    context.addIssue({ code: "custom", path, message, input: value });
+  }
+});
+
+function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+export const messagesField = listFrom(message, 1, limits.MAX_MESSAGES);
+export const toolsField = optional(listFrom(tool, 0, limits.MAX_TOOLS));
+
+const chatSchema = z.object({
+  ...generationFields,
+  messages: messagesField,
+  tools: toolsField,
+  max_completion_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
+  logprobs: optional(flag),
+  top_logprobs: optional(integerFrom(0, limits.MAX_LOGPROBS)),
+}).superRefine((value, context) => {
+  if (value.logprobs || typeof value.top_logprobs !== "number") return;
+  const message = 'no value unless "logprobs" is true';
+  context.addIssue({ code: "custom", path: ["top_logprobs"], message, input: value });
+});
+
+/** Token ids below `size`, as a list of numbers from a request. */
+export function idList(size: number) {
+  return z.custom<readonly number[]>(Array.isArray, wanted("a list of token ids"))
+    .superRefine((ids, context) => {
+      if (ids.length > limits.MAX_PROMPT_TOKENS) {
+        const message = `a list of at most ${limits.MAX_PROMPT_TOKENS} token ids`;
+        context.addIssue({ code: "custom", message, input: ids });
+        return;
+      }
+      const at = ids.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < size));
+      if (at < 0) return;
+      const message = `a token id from 0 to ${size - 1}`;
+      context.addIssue({ code: "custom", path: [at], message, input: ids });
+    });
+}
+
+/** One prompt: text or token ids, neither of them empty. */
+export type Prompt = string | readonly number[];
+
+/** `prompt` of a completions request in its four forms; parsed to a list of prompts. */
+function promptField(vocabularySize: number) {
+  const text = anyText.refine((value) => value !== "", wanted("at least one token of prompt"));
+  const ids = idList(vocabularySize)
+    .refine((value) => value.length > 0, wanted("at least one token of prompt"));
+  return z.unknown().optional().transform((value, context): readonly Prompt[] => {
+    const refuse = (message: string, path: PropertyKey[] = []) => {
+      context.addIssue({ code: "custom", path, message, input: value });
+      return z.NEVER;
+    };
+    const parse = (prompt: unknown, path: PropertyKey[]): Prompt => {
+      const schema = Array.isArray(prompt) ? ids : text;
+      const result = (schema as z.ZodType<Prompt>).safeParse(prompt);
+      if (result.success) return result.data;
+      const issue = result.error.issues[0]!;
+      return refuse(issue.message, [...path, ...issue.path]);
+    };
+    if (typeof value === "string") return [parse(value, [])];
+    if (!Array.isArray(value)) return refuse("a string, a list of token ids, or a list of either");
+    if (value.length === 0) return refuse("at least one token of prompt");
+    if (typeof value[0] === "number") return [parse(value, [])];
+    if (value.length > limits.MAX_PROMPTS) {
+      return refuse(`a list of at most ${limits.MAX_PROMPTS} prompts`);
+    }
+    return value.map((prompt, index) => parse(prompt, [index]));
+  });
+}
+
+function completionSchema(vocabularySize: number) {
+  return z.object({
+    ...generationFields,
+    prompt: promptField(vocabularySize),
+    echo: optional(flag),
+    logprobs: optional(integerFrom(0, limits.MAX_LOGPROBS)),
+  });
+}
+
+export type ChatRequest = z.output<typeof chatSchema>;
+export type CompletionRequest = z.output<ReturnType<typeof completionSchema>>;
+/** The fields that both routes share. */
+export type GenerationFields = Omit<CompletionRequest, "prompt" | "echo" | "logprobs">;
+
+export function parseChatRequest(body: JsonObject): ChatRequest {
+  refuseFields(body, [...REFUSED, ...REFUSED_IN_CHAT]);
+  return parseFields(chatSchema, body);
+}
+
+export function parseCompletionRequest(body: JsonObject, size: number): CompletionRequest {
+  refuseFields(body, [...REFUSED, ...REFUSED_IN_COMPLETIONS]);
+  return parseFields(completionSchema(size), body);
+}
+
+/** A field that changes the answer in a way Kedge can't do yet: silence would be a wrong answer. */
+interface RefusedField {
+  readonly name: string;
+  /** The values that ask for nothing, in words. */
+  readonly wanted: string;
+  readonly accepts: (value: unknown) => boolean;
+}
+
+const nothing = (name: string): RefusedField => ({
+  name,
+  wanted: "no value",
+  accepts: () => false,
+});
+
+const only = (name: string, value: number): RefusedField => ({
+  name,
+  wanted: `${value} or no value`,
+  accepts: (given) => given === value,
+});
+
+const REFUSED: readonly RefusedField[] = [
+  {
+    name: "response_format",
+    wanted: 'type "text" or no value',
+    accepts: (value) => isObject(value) && (value as JsonObject).type === "text",
+  },
+  {
+    name: "logit_bias",
+    wanted: "an empty object or no value",
+    accepts: (value) => isObject(value) && Object.keys(value as JsonObject).length === 0,
+  },
+  only("presence_penalty", 0),
+  only("frequency_penalty", 0),
+  only("repetition_penalty", 1),
+  only("repeat_penalty", 1),
+  nothing("grammar"),
+  nothing("json_schema"),
+  nothing("structured_outputs"),
+  nothing("guided_json"),
+  nothing("guided_regex"),
+  nothing("guided_choice"),
+  nothing("guided_grammar"),
+];
+
+const REFUSED_IN_CHAT: readonly RefusedField[] = [
+  nothing("functions"),
+  nothing("function_call"),
+  nothing("chat_template"),
+  nothing("chat_template_kwargs"),
+  {
+    name: "tool_choice",
+    wanted: '"auto", "none" or no value',
+    accepts: (value) => value === "auto" || value === "none",
+  },
+];
+
+const REFUSED_IN_COMPLETIONS: readonly RefusedField[] = [
+  only("best_of", 1),
+  { name: "suffix", wanted: "an empty string or no value", accepts: (value) => value === "" },
+];
+
+function refuseFields(body: JsonObject, fields: readonly RefusedField[]): void {
+  for (const { name, wanted, accepts } of fields) {
+    const value = Object.hasOwn(body, name) ? body[name] : null;
+    if (value === null || accepts(value)) continue;
+    throw new RequestError(
+      `read field "${name}": wanted ${wanted}, found ${describe(value)}`,
+      name,
+      "unsupported_value",
+    );
+  }
+}

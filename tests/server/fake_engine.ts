@@ -1,0 +1,141 @@
+/** An Engine that follows a script, and the app over it. */
+import type { Hono } from "hono";
+import type {
+  Engine,
+  EngineStats,
+  FinishReason,
+  GenerateEvent,
+  GenerateRequest,
+  ModelInfo,
+  TokenLogprob,
+} from "../../runtime/engine/engine.ts";
+import { createApp } from "../../runtime/http/app.ts";
+import { tinyGeneration, tinyTokenizer, tinyVocabularySize } from "../tools/tiny_text.ts";
+
+/** What the fake does with a request. */
+export interface Script {
+  /** The tokens it "generates"; a text stands for its ids. Default: `Hello there!` and the end. */
+  readonly output?: string | readonly number[];
+  /** Ends with the stop token, unless maxTokens comes first. Default true. */
+  readonly ends?: boolean;
+  /** Milliseconds before each token. */
+  readonly tokenMs?: number;
+  /** Thrown before the token of this index; index -1: at once. */
+  readonly error?: { readonly at: number; readonly value: unknown };
+}
+
+export class FakeEngine implements Engine {
+  readonly model: ModelInfo;
+  readonly stats: EngineStats = { running: 0, queued: 0, steps: 0, lastStepDispatches: 0 };
+  failure: Error | null = null;
+  /** Every request that was started, in order. */
+  readonly requests: GenerateRequest[] = [];
+  /** Tokens handed out so far. */
+  delivered = 0;
+  /** Requests under way, and the most there ever were. */
+  running = 0;
+  mostRunning = 0;
+  aborted = 0;
+  readonly #script: (request: GenerateRequest) => Script;
+
+  constructor(script: Script | ((request: GenerateRequest) => Script) = {}, contextLength = 8192) {
+    this.#script = typeof script === "function" ? script : () => script;
+    this.model = {
+      id: "kedge-tiny",
+      created: 1_700_000_000,
+      contextLength,
+      vocabularySize: tinyVocabularySize,
+      parameterCount: 26_000_000,
+      weightBytes: 29_000_000,
+      loadSeconds: 1,
+      slots: 4,
+      device: "cpu",
+      deviceDescription: "fake",
+    };
+  }
+
+  async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
+    this.requests.push(request);
+    this.running++;
+    this.mostRunning = Math.max(this.mostRunning, this.running);
+    const leave = () => this.aborted++;
+    signal?.addEventListener("abort", leave);
+    try {
+      yield* this.#run(request, this.#script(request), signal);
+    } finally {
+      signal?.removeEventListener("abort", leave);
+      this.running--;
+    }
+  }
+
+  async *#run(
+    request: GenerateRequest,
+    { output = "Hello there!", ends = true, tokenMs = 0, error }: Script,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<GenerateEvent> {
+    if (error?.at === -1) throw error.value;
+    const ids = typeof output === "string" ? Array.from(tinyTokenizer.encode(output)) : [...output];
+    if (ends) ids.push(request.stopIds[0]!);
+    if (request.promptLogprobs) {
+      const logprobs = Array.from(request.promptIds.subarray(1), (id) => logprobOf(request, id)!);
+      yield { type: "prompt", logprobs };
+    }
+    let reason: FinishReason = "length";
+    for (const [index, id] of ids.slice(0, request.maxTokens).entries()) {
+      if (error?.at === index) throw error.value;
+      if (tokenMs > 0) await pause(tokenMs, signal);
+      if (signal?.aborted) return;
+      this.delivered++;
+      yield { type: "token", id, logprob: logprobOf(request, id) };
+      if (request.stopIds.includes(id)) reason = "stop";
+    }
+    yield { type: "done", reason, timings: { queuedMs: 1, prefillMs: 20, decodeMs: 40 } };
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** A fixed rule, so that tests can say what to expect: -id/1000, and the n lowest ids as best. */
+export function logprobOf(request: GenerateRequest, id: number): TokenLogprob | null {
+  if (request.logprobs === null) return null;
+  const top = Array.from({ length: request.logprobs }, (_, best) => ({
+    id: best + 40,
+    logprob: -best / 1000,
+  }));
+  return { id, logprob: -id / 1000, top };
+}
+
+async function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  if (signal?.aborted) return;
+  await new Promise<void>((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal?.addEventListener("abort", end);
+  });
+}
+
+export function appOver(engine: Engine): Hono {
+  return createApp({ engine, tokenizer: tinyTokenizer, generation: tinyGeneration });
+}
+
+/** Posts a body: an object as JSON, a string as it is. */
+export function post(app: Hono, path: string, body: unknown): Promise<Response> {
+  const text = typeof body === "string" ? body : JSON.stringify(body);
+  return Promise.resolve(app.request(path, { method: "POST", body: text }));
+}
+
+/** The values of a stream's events; `[DONE]` stays text. Fails on anything that is no event. */
+// deno-lint-ignore no-explicit-any
+export async function eventsOf(response: Response): Promise<any[]> {
+  const events = (await response.text()).split("\n\n");
+  if (events.pop() !== "") throw new Error("read events: wanted an empty line at the end");
+  return events.map((event) => {
+    if (!event.startsWith("data: ")) throw new Error("read events: wanted a data line");
+    const data = event.slice("data: ".length);
+    return data === "[DONE]" ? data : JSON.parse(data);
+  });
+}

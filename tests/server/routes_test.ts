@@ -1,0 +1,167 @@
+/** What is not a generation: bodies, paths, methods, models, tokens, health. */
+import { deepEqual, equal, ok } from "node:assert/strict";
+import { MAX_BODY_BYTES, MAX_BODY_DEPTH_LEVELS } from "../../runtime/limits.ts";
+import { tinySpecials, tinyTokenizer } from "../tools/tiny_text.ts";
+import { appOver, FakeEngine, post } from "./fake_engine.ts";
+
+const app = appOver(new FakeEngine());
+
+async function errorOf(response: Response, status: number) {
+  equal(response.status, status);
+  const body = await response.json();
+  deepEqual(Object.keys(body), ["error"]);
+  deepEqual(Object.keys(body.error), ["message", "type", "param", "code"]);
+  ok(/^[^\n]+: wanted [^\n]+, found [^\n]+$|^find route/.test(body.error.message));
+  return body.error;
+}
+
+const CHAT = "/v1/chat/completions";
+
+Deno.test("body: what is not one JSON object is refused without quoting it", async () => {
+  const bodies = ["", " \n", "canary", '{"canary": }', "[1]", "null", "7", '"canary"', '{"a":1}x'];
+  for (const body of bodies) {
+    const error = await errorOf(await post(app, CHAT, body), 400);
+    equal(error.message.includes("canary"), false);
+  }
+  const broken = await app.request(CHAT, { method: "POST", body: Uint8Array.of(0x7b, 0xff, 0x7d) });
+  ok((await errorOf(broken, 400)).message.includes("UTF-8"));
+});
+
+Deno.test("body: size is bounded by its declared and by its real length", async () => {
+  const fits = `{"messages":[{"role":"user","content":"x"}],"ignored":"`;
+  const body = fits + "x".repeat(MAX_BODY_BYTES - fits.length - 2) + '"}';
+  equal((await post(app, CHAT, body)).status, 200);
+  await errorOf(await post(app, CHAT, body + " "), 413);
+  const declared = new Request("http://localhost" + CHAT, {
+    method: "POST",
+    body: "{}",
+    headers: { "content-length": `${MAX_BODY_BYTES + 1}` },
+  });
+  await errorOf(await app.fetch(declared), 413);
+});
+
+Deno.test("body: depth is bounded before parsing, brackets in strings do not count", async () => {
+  const nested = (levels: number) =>
+    `{"messages":[{"role":"user","content":"x"}],"a":${"[".repeat(levels)}${"]".repeat(levels)}}`;
+  equal((await post(app, CHAT, nested(MAX_BODY_DEPTH_LEVELS - 1))).status, 200);
+  await errorOf(await post(app, CHAT, nested(MAX_BODY_DEPTH_LEVELS)), 400);
+  await errorOf(await post(app, CHAT, "[".repeat(1_000_000)), 400);
+  const text = { messages: [{ role: "user", content: '\\"[{'.repeat(100) }] };
+  equal((await post(app, CHAT, text)).status, 200);
+});
+
+Deno.test("body: a content encoding is refused, identity is none", async () => {
+  const body = JSON.stringify({ messages: [{ role: "user", content: "x" }] });
+  for (const [encoding, status] of [["gzip", 415], ["br", 415], ["identity", 200]] as const) {
+    const headers = { "content-encoding": encoding };
+    const response = await app.request(CHAT, { method: "POST", body, headers });
+    if (status === 200) equal(response.status, 200);
+    else await errorOf(response, status);
+  }
+});
+
+Deno.test("routes: unknown paths and wrong methods are error objects", async () => {
+  for (const path of ["/v1", "/v1/chat", "/v1/embeddings", "/v1/models/a/b", "/%00", "/canary"]) {
+    const error = await errorOf(await app.request(path), 404);
+    equal(error.message.includes("canary"), false);
+  }
+  for (const path of [CHAT, "/v1/completions", "/tokenize", "/detokenize"]) {
+    const response = await app.request(path);
+    equal(response.headers.get("allow"), "POST");
+    await errorOf(response, 405);
+  }
+  for (const path of ["/", "/health", "/v1/models", "/v1/models/kedge-tiny"]) {
+    for (const method of ["POST", "DELETE", "PUT", "OPTIONS"]) {
+      const response = await app.request(path, { method });
+      equal(response.headers.get("allow"), "GET, HEAD");
+      await errorOf(response, 405);
+    }
+    equal((await app.request(path, { method: "HEAD" })).status, 200);
+  }
+});
+
+Deno.test("models: the list, one, and others that are not there", async () => {
+  const { object, data } = await (await app.request("/v1/models")).json();
+  equal(object, "list");
+  equal(data.length, 1);
+  equal(data[0].id, "kedge-tiny");
+  equal(data[0].object, "model");
+  equal(data[0].max_model_len, 8192);
+  deepEqual(await (await app.request("/v1/models/kedge-tiny")).json(), data[0]);
+  equal((await errorOf(await app.request("/v1/models/gpt"), 404)).code, "model_not_found");
+  const messages = [{ role: "user", content: "x" }];
+  for (const model of ["kedge-tiny", null, undefined]) {
+    equal((await post(app, CHAT, { model, messages })).status, 200);
+  }
+  for (const model of ["canary", ""]) {
+    const error = await errorOf(await post(app, CHAT, { model, messages }), 404);
+    equal(error.code, "model_not_found");
+    equal(error.message.includes("canary"), false);
+  }
+});
+
+Deno.test("health: ok while the engine runs, 503 after it failed", async () => {
+  const engine = new FakeEngine();
+  const own = appOver(engine);
+  const healthy = await own.request("/health");
+  equal(healthy.status, 200);
+  deepEqual(await healthy.json(), { status: "ok" });
+  engine.failure = new Error("lost");
+  const failed = await own.request("/health");
+  equal(failed.status, 503);
+  equal((await failed.json()).error.type, "unavailable_error");
+});
+
+Deno.test("tokenize: both spellings, one answer", async () => {
+  const text = "Hello <|im_end|> 🙂";
+  const ids = Array.from(tinyTokenizer.encode(text));
+  for (const body of [{ prompt: text }, { content: text, add_special: true }]) {
+    const answer = await (await post(app, "/tokenize", body)).json();
+    deepEqual(answer, { tokens: ids, count: ids.length, max_model_len: 8192 });
+  }
+  const special = await (await post(app, "/tokenize", { content: text, parse_special: true }))
+    .json();
+  deepEqual(special.tokens, Array.from(tinyTokenizer.encode(text, true)));
+  ok(special.tokens.includes(tinySpecials.find(({ text }) => text === "<|im_end|>")!.id));
+  deepEqual((await (await post(app, "/tokenize", { prompt: "" })).json()).tokens, []);
+});
+
+Deno.test("tokenize: pieces and strings of tokens that are no whole characters", async () => {
+  const body = { content: "a🙂", with_pieces: true, return_token_strs: true };
+  const { tokens, token_strs } = await (await post(app, "/tokenize", body)).json();
+  const encoder = new TextEncoder();
+  const bytes = tokens.flatMap(({ piece }: { piece: string | number[] }) =>
+    typeof piece === "string" ? Array.from(encoder.encode(piece)) : piece
+  );
+  equal(new TextDecoder().decode(Uint8Array.from(bytes)), "a🙂");
+  equal(token_strs.length, tokens.length);
+  equal(token_strs[0], "a");
+  ok(token_strs[1].startsWith("bytes:\\xf0"));
+});
+
+Deno.test("tokenize: messages give the ids of a chat", async () => {
+  const messages = [{ role: "user", content: "Hello!" }];
+  const ids = [3843, 300, 3857, 1208, 33, 3842];
+  const closed = await post(app, "/tokenize", { messages, add_generation_prompt: false });
+  deepEqual((await closed.json()).tokens, ids);
+  const open = await post(app, "/tokenize", { messages });
+  deepEqual((await open.json()).tokens, [...ids, 3844, 298, 3857]);
+});
+
+Deno.test("detokenize: text of ids, specials shown; ids that are none refused", async () => {
+  const text = "Grüße 🙂";
+  const tokens = [...tinyTokenizer.encode(text), 3842];
+  const answer = await (await post(app, "/detokenize", { tokens })).json();
+  deepEqual(answer, { prompt: `${text}<|im_end|>`, content: `${text}<|im_end|>` });
+  equal((await (await post(app, "/detokenize", { tokens: [] })).json()).content, "");
+  for (const bad of [[4096], [-1], [0.5], ["1"], [null], "1", null, undefined, [[1]]]) {
+    const error = await errorOf(await post(app, "/detokenize", { tokens: bad }), 400);
+    ok(error.param.startsWith("tokens"));
+  }
+});
+
+Deno.test("tokenize: exactly one of its three inputs", async () => {
+  await errorOf(await post(app, "/tokenize", {}), 400);
+  await errorOf(await post(app, "/tokenize", { prompt: "a", content: "a" }), 400);
+  await errorOf(await post(app, "/tokenize", { prompt: 7 }), 400);
+});

@@ -1,0 +1,322 @@
+/**
+ * The cpu device: every block of the model in WebAssembly SIMD, on the calling thread. Satisfies
+ * `Device` of `runtime/model/device.ts`, where each method is described.
+ */
+import { type CpuModule, type CpuVariant, loadModule, preferredVariant } from "./cpu_module.ts";
+import { checkCapacity, checkPages, checkPlan, checkSlot } from "./cpu_plan.ts";
+import { checkShape, checkTensors } from "./cpu_tensors.ts";
+import type {
+  Capacity,
+  KdaState,
+  ModelShape,
+  StepPlan,
+  StepResult,
+  TensorSpec,
+} from "./cpu_types.ts";
+
+/** wasm32 addresses. */
+const ADDRESS_BYTES = 2 ** 32;
+/** Left for the code's own data, argument copies and allocator overhead. */
+const RESERVED_BYTES = 64 * 2 ** 20;
+/** Longest piece copied into WebAssembly memory at once. */
+const PIECE_BYTES = 1 << 20;
+
+const FORMAT_CODES = { f32: 0, f16: 1, bf16: 2, fp8: 3 } as const;
+const FORMAT_BYTES = { f32: 4, f16: 2, bf16: 2, fp8: 1 } as const;
+
+/** Bytes held by the live devices of each build, which share one memory. */
+const heldBytes = new Map<CpuVariant, number>();
+
+export class CpuDevice {
+  readonly kind = "cpu";
+  readonly description: string;
+  /** The CPU records no dispatches. */
+  readonly dispatchCount = 0;
+
+  readonly #shape: ModelShape;
+  readonly #variant: CpuVariant;
+  readonly #module: CpuModule;
+  readonly #cpu: InstanceType<CpuModule["bindings"]["Cpu"]>;
+  readonly #tensors = new Map<string, TensorSpec>();
+  #capacity: Capacity | null = null;
+  #plan: StepPlan | null = null;
+  #logits = new Float32Array(0);
+  #allocatedBytes = 0;
+  #destroyed = false;
+
+  /** `variant`: which build; by default the faster one that the engine runs. */
+  constructor(shape: ModelShape, variant: CpuVariant = preferredVariant()) {
+    checkShape(shape);
+    this.#shape = shape;
+    this.#variant = variant;
+    this.#module = loadModule(variant);
+    this.description = variant === "relaxed-simd" ? "WASM relaxed SIMD" : "WASM SIMD128";
+    const { kda, mla, moe } = shape;
+    this.#cpu = new this.#module.bindings.Cpu(
+      Uint32Array.of(
+        ...[shape.vocabularySize, shape.hiddenSize],
+        ...[kda.headCount, kda.keyDim, kda.valueDim, kda.convolutionTaps],
+        ...[mla.headCount, mla.latentDim, mla.nopeDim, mla.sharedKeyDim, mla.valueDim],
+        ...[moe.expertCount, moe.expertsPerToken, moe.renormalize ? 1 : 0],
+      ),
+      Float32Array.of(shape.normEpsilon, shape.latentNormEpsilon, moe.routedScale),
+      Uint8Array.from(
+        shape.layers,
+        (layer) => (layer.mixer === "mla" ? 1 : 0) | (layer.feedForward === "moe" ? 2 : 0),
+      ),
+    );
+  }
+
+  get allocatedBytes(): number {
+    return this.#allocatedBytes;
+  }
+
+  declare(tensors: readonly TensorSpec[]): void {
+    this.#alive("declare");
+    if (this.#tensors.size > 0) throw new Error("declare tensors: declared before");
+    checkTensors(this.#shape, tensors);
+    const { matrixBytes } = this.#module.bindings;
+    let bytes = 0;
+    for (const { format, matrices, rows, columns, scale } of tensors) {
+      const columnsPerScale = Math.min(scale?.columnsPerScale ?? columns, columns);
+      bytes += matrices * matrixBytes(FORMAT_CODES[format], rows, columns, columnsPerScale);
+    }
+    this.#reserve("declare tensors", bytes);
+    for (const { key, format, matrices, rows, columns, scale } of tensors) {
+      this.#cpu.declare(
+        key,
+        FORMAT_CODES[format],
+        matrices,
+        rows,
+        columns,
+        Math.min(scale?.rowsPerScale ?? rows, rows),
+        Math.min(scale?.columnsPerScale ?? columns, columns),
+      );
+    }
+    for (const tensor of tensors) this.#tensors.set(tensor.key, tensor);
+  }
+
+  write(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
+    const spec = this.#loading("write", key, matrix);
+    const size = FORMAT_BYTES[spec.format];
+    const limit = spec.rows * spec.columns * size;
+    const end = byteOffset + bytes.length;
+    if (
+      byteOffset % size !== 0 || bytes.length % size !== 0 || !(byteOffset >= 0 && end <= limit)
+    ) {
+      throw new Error(
+        `write tensor "${key}": wanted whole elements within ${limit} bytes, ` +
+          `found [${byteOffset}, ${end})`,
+      );
+    }
+    for (let start = 0; start < bytes.length; start += PIECE_BYTES) {
+      const piece = bytes.subarray(start, start + PIECE_BYTES);
+      this.#cpu.write(key, matrix, byteOffset + start, piece);
+    }
+  }
+
+  writeScales(key: string, matrix: number, scales: Float32Array): void {
+    const { rows, columns, scale } = this.#loading("write scales of", key, matrix);
+    const wanted = scale === null
+      ? 0
+      : Math.ceil(rows / scale.rowsPerScale) * Math.ceil(columns / scale.columnsPerScale);
+    if (scales.length !== wanted) {
+      throw new Error(
+        `write scales of tensor "${key}": wanted ${wanted}, found ${scales.length}`,
+      );
+    }
+    this.#cpu.writeScales(key, matrix, scales);
+  }
+
+  // deno-lint-ignore require-await -- the seam is asynchronous: other devices build pipelines here
+  async configure(capacity: Capacity): Promise<void> {
+    this.#alive("configure");
+    if (this.#capacity !== null) throw new Error("configure device: configured before");
+    if (this.#tensors.size === 0) throw new Error("configure device: no tensors are declared");
+    checkCapacity(capacity);
+    const bounds = Uint32Array.of(
+      ...[capacity.slots, capacity.pages, capacity.pageTokens, capacity.rows],
+      ...[capacity.logitRows, capacity.latentFormat === "f16" ? 1 : 0],
+    );
+    this.#reserve("configure device", this.#cpu.configureBytes(bounds));
+    this.#cpu.configure(bounds);
+    this.#logits = new Float32Array(capacity.logitRows * this.#shape.vocabularySize);
+    this.#capacity = capacity;
+  }
+
+  zeroSlot(slot: number): void {
+    checkSlot("zero slot", slot, this.#ready("zero slot"));
+    this.#cpu.zeroSlot(slot);
+  }
+
+  // deno-lint-ignore require-await -- asynchronous by the seam
+  async readState(layer: number, slot: number): Promise<KdaState> {
+    const action = `read state of layer ${layer}`;
+    checkSlot(action, slot, this.#ready(action));
+    this.#mixer(action, layer, "kda");
+    return {
+      recurrent: this.#cpu.recurrentState(layer, slot),
+      convolution: this.#cpu.convolutionState(layer, slot),
+    };
+  }
+
+  // deno-lint-ignore require-await -- asynchronous by the seam
+  async readLatents(layer: number, pages: Uint32Array, count: number): Promise<Float32Array> {
+    const action = `read latents of layer ${layer}`;
+    checkPages(action, pages, count, this.#ready(action));
+    this.#mixer(action, layer, "mla");
+    return this.#cpu.latents(layer, pages, count);
+  }
+
+  // deno-lint-ignore require-await -- asynchronous by the seam
+  async readResidual(): Promise<Float32Array> {
+    this.#step("read residual");
+    return this.#cpu.residual();
+  }
+
+  // deno-lint-ignore require-await -- asynchronous by the seam
+  async readRouting(): Promise<{ experts: Uint32Array; weights: Float32Array }> {
+    this.#step("read routing");
+    return { experts: this.#cpu.routedExperts(), weights: this.#cpu.routedWeights() };
+  }
+
+  // deno-lint-ignore require-await -- asynchronous by the seam
+  async takeExpertUse(): Promise<Uint32Array> {
+    this.#ready("take expert use");
+    return this.#cpu.takeExpertUse();
+  }
+
+  begin(plan: StepPlan): void {
+    checkPlan(plan, this.#ready("begin step"), this.#shape);
+    const pageCount = plan.sequences.reduce((count, { pages }) => count + pages.length, 0);
+    const sequences = new Uint32Array(plan.sequences.length * 5);
+    const pages = new Uint32Array(pageCount);
+    let page = 0;
+    plan.sequences.forEach((sequence, i) => {
+      const { slot, rowStart, rowCount, past } = sequence;
+      sequences.set([slot, rowStart, rowCount, past, page], i * 5);
+      pages.set(sequence.pages, page);
+      page += sequence.pages.length;
+    });
+    this.#cpu.begin(plan.tokens, sequences, pages, plan.logitRows);
+    this.#plan = plan;
+  }
+
+  embed(): void {
+    this.#step("embed");
+    this.#cpu.embed();
+  }
+
+  kda(layer: number): void {
+    this.#step("run kda");
+    this.#mixer("run kda", layer, "kda");
+    this.#cpu.mix(layer);
+  }
+
+  mla(layer: number): void {
+    this.#step("run mla");
+    this.#mixer("run mla", layer, "mla");
+    this.#cpu.mix(layer);
+  }
+
+  dense(layer: number): void {
+    this.#step("run dense");
+    this.#feedForward(layer, "dense");
+    this.#cpu.feed(layer);
+  }
+
+  moe(layer: number): void {
+    this.#step("run moe");
+    this.#feedForward(layer, "moe");
+    this.#cpu.feed(layer);
+  }
+
+  logits(): void {
+    this.#step("run logits");
+    this.#cpu.logits();
+  }
+
+  // deno-lint-ignore require-await -- asynchronous by the seam
+  async finish(): Promise<StepResult> {
+    const rows = this.#step("finish step").logitRows.length;
+    const width = this.#shape.vocabularySize;
+    const nonFinite = this.#cpu.nonFinite();
+    // A copy: any growth of the memory would detach a view into it.
+    const stride = this.#cpu.logitsStride();
+    const start = this.#cpu.logitsPointer() >>> 0;
+    for (let row = 0; row < rows; row++) {
+      const from = new Float32Array(this.#module.memory.buffer, start + row * stride * 4, width);
+      this.#logits.set(from, row * width);
+    }
+    return { logits: this.#logits.subarray(0, rows * width), nonFinite };
+  }
+
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#cpu.free();
+    heldBytes.set(this.#variant, heldBytes.get(this.#variant)! - this.#allocatedBytes);
+    this.#allocatedBytes = 0;
+  }
+
+  /** Accounts for `bytes` about to be allocated, or throws. */
+  #reserve(action: string, bytes: number): void {
+    const held = heldBytes.get(this.#variant) ?? 0;
+    const available = ADDRESS_BYTES - RESERVED_BYTES - held;
+    if (bytes > available) {
+      throw new Error(
+        `${action}: wanted ${bytes} bytes, found ${available} bytes available in the 4 GiB ` +
+          "that WebAssembly can address",
+      );
+    }
+    heldBytes.set(this.#variant, held + bytes);
+    this.#allocatedBytes += bytes;
+  }
+
+  #alive(action: string): void {
+    if (this.#destroyed) throw new Error(`${action}: the device is destroyed`);
+  }
+
+  #loading(action: string, key: string, matrix: number): TensorSpec {
+    this.#alive(`${action} tensor "${key}"`);
+    const spec = this.#tensors.get(key);
+    if (spec === undefined) throw new Error(`${action} tensor "${key}": not declared`);
+    if (this.#capacity !== null) {
+      throw new Error(`${action} tensor "${key}": the device is configured already`);
+    }
+    if (!Number.isInteger(matrix) || matrix < 0 || matrix >= spec.matrices) {
+      throw new Error(
+        `${action} tensor "${key}": wanted a matrix below ${spec.matrices}, found ${matrix}`,
+      );
+    }
+    return spec;
+  }
+
+  #ready(action: string): Capacity {
+    this.#alive(action);
+    if (this.#capacity === null) throw new Error(`${action}: the device is not configured`);
+    return this.#capacity;
+  }
+
+  #step(action: string): StepPlan {
+    this.#ready(action);
+    if (this.#plan === null) throw new Error(`${action}: no step has begun`);
+    return this.#plan;
+  }
+
+  #mixer(action: string, layer: number, wanted: "kda" | "mla"): void {
+    const found = this.#shape.layers[layer]?.mixer ?? "none";
+    if (found !== wanted) {
+      throw new Error(`${action}: wanted a ${wanted} layer, found "${found}" in layer ${layer}`);
+    }
+  }
+
+  #feedForward(layer: number, wanted: "dense" | "moe"): void {
+    const found = this.#shape.layers[layer]?.feedForward ?? "none";
+    if (found !== wanted) {
+      throw new Error(
+        `run ${wanted}: wanted a ${wanted} layer, found "${found}" in layer ${layer}`,
+      );
+    }
+  }
+}

@@ -1,0 +1,34 @@
+/* tslint:disable */
+/* eslint-disable */
+export const memory: WebAssembly.Memory;
+export const __wbg_cpu_free: (a: number, b: number) => void;
+export const cpu_begin: (a: number, b: number, c: number, d: number, e: number, f: number, g: number, h: number, i: number) => void;
+export const cpu_configure: (a: number, b: number, c: number, d: number) => void;
+export const cpu_configureBytes: (a: number, b: number, c: number) => number;
+export const cpu_convolutionState: (a: number, b: number, c: number, d: number) => void;
+export const cpu_declare: (a: number, b: number, c: number, d: number, e: number, f: number, g: number, h: number, i: number, j: number) => void;
+export const cpu_embed: (a: number) => void;
+export const cpu_feed: (a: number, b: number) => void;
+export const cpu_latents: (a: number, b: number, c: number, d: number, e: number, f: number) => void;
+export const cpu_logits: (a: number) => void;
+export const cpu_logitsPointer: (a: number) => number;
+export const cpu_logitsStride: (a: number) => number;
+export const cpu_mix: (a: number, b: number) => void;
+export const cpu_new: (a: number, b: number, c: number, d: number, e: number, f: number) => number;
+export const cpu_nonFinite: (a: number, b: number) => void;
+export const cpu_recurrentState: (a: number, b: number, c: number, d: number) => void;
+export const cpu_residual: (a: number, b: number) => void;
+export const cpu_routedExperts: (a: number, b: number) => void;
+export const cpu_routedWeights: (a: number, b: number) => void;
+export const cpu_takeExpertUse: (a: number, b: number) => void;
+export const cpu_write: (a: number, b: number, c: number, d: number, e: number, f: number, g: number) => void;
+export const cpu_writeScales: (a: number, b: number, c: number, d: number, e: number, f: number) => void;
+export const cpu_zeroSlot: (a: number, b: number) => void;
+export const matrixBytes: (a: number, b: number, c: number, d: number) => number;
+export const __wbindgen_externrefs: WebAssembly.Table;
+export const __wbindgen_export: (a: number, b: number) => number;
+export const __wbindgen_export2: (a: number, b: number, c: number) => void;
+export const __wbindgen_add_to_stack_pointer: (a: number) => number;
+export const __wbindgen_export3: (a: number) => void;
+export const __wbindgen_export4: (a: number, b: number, c: number, d: number) => number;
+export const __wbindgen_start: () => void;
