@@ -106,7 +106,7 @@ export const MAX_STOP_CHARACTERS = 256;
 /** Characters encoded between two looks at the clock: well below 1 ms. */
 export const ENCODE_SLICE_CHARACTERS = 4096;
 /** Longest time that encoding holds the thread which answers all other requests. */
-export const ENCODE_SLICE_MS = 6;
+export const ENCODE_SLICE_MS = 4;
 /** How long a streaming answer waits for the engine to refuse before it commits to status 200. */
 export const STREAM_STATUS_WAIT_MS = 250;
 

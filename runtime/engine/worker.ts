@@ -124,9 +124,10 @@ async function run(): Promise<void> {
   try {
     while (generation !== null) {
       const refused = readInbox(generation);
-      if (refused.length === 0 && generation.idle) break;
-      const events = [...refused, ...await generation.step()];
+      const idle = generation.idle;
+      const events = idle ? refused : [...refused, ...await generation.step()];
       post({ type: "step", events, stats: generation.stats });
+      if (idle) break;
       await nextTurn();
     }
   } catch (error) {

@@ -1,4 +1,4 @@
-/** Request fields: bounded schemas whose refusals name the field, what is wanted and what is found. */
+/** Request fields: bounded schemas whose refusals name field, wanted and found. */
 import { z } from "zod";
 import { RequestError } from "../errors.ts";
 import type { JsonObject } from "./body.ts";

@@ -98,7 +98,7 @@ Deno.test("chat layout: a developer message is a system message", () => {
   );
 });
 
-Deno.test("chat layout: call arguments that are no text are written as templates write JSON", () => {
+Deno.test("chat layout: call arguments that are no text become spaced JSON", () => {
   const call = {
     id: "functions.f:0",
     function: { name: "f", arguments: { b: [1, "é"], a: null } },
@@ -182,6 +182,6 @@ Deno.test("encode: a long text gives the ids of encode() and never holds the thr
   clearInterval(timer);
   deepEqual(ids, tinyTokenizer.encode(text));
   console.log(`longest gap between timers: ${worst.toFixed(1)} ms for ${text.length} characters`);
-  // The slice is 6 ms; the rest is room for a busy machine.
+  // A slice is 4 ms; the rest is room for a busy machine.
   ok(worst < 60, `held the thread for ${worst} ms`);
 });

@@ -91,7 +91,7 @@ Deno.test("chat: without include_usage no chunk has usage", async () => {
   for (const event of events.slice(0, -1)) equal("usage" in event, false);
 });
 
-Deno.test("chat: sampling fields reach the engine, and the model's defaults where absent", async () => {
+Deno.test("chat: sampling fields reach the engine, defaults where absent", async () => {
   const { engine } = await ask({}, {
     temperature: 2,
     top_p: 0.5,
@@ -162,7 +162,7 @@ Deno.test("chat: every stop id ends the text and is not in it; tool markers are"
   }
 });
 
-Deno.test("chat: tools, names, calls and results are in the prompt, null content is none", async () => {
+Deno.test("chat: tools, names, calls and results are in the prompt", async () => {
   const call = { id: "functions.f:0", type: "function", function: { name: "f", arguments: "{}" } };
   const { engine, status } = await ask({}, {
     messages: [
@@ -242,7 +242,7 @@ Deno.test("chat: an engine that refuses gives the status, whole and streamed", a
   }
 });
 
-Deno.test("chat: an engine that fails on the way: status when whole, event when streamed", async () => {
+Deno.test("chat: an engine that fails on the way gives a status or an event", async () => {
   for (const [value, status, type] of FAILURES) {
     const script = { error: { at: 2, value } };
     equal((await ask(script)).status, status);

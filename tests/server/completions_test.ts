@@ -33,7 +33,7 @@ Deno.test("completions: ids in, specials among them; nothing is put before a pro
   ok(text.engine.requests[0]!.promptIds.every((id) => id < tinyTokenizer.rankCount));
 });
 
-Deno.test("completions: several prompts give choices in order, in as many slots as there are", async () => {
+Deno.test("completions: several prompts share the slots, choices in order", async () => {
   const engine = new FakeEngine((request) => ({
     output: [...request.promptIds].reverse(),
     tokenMs: request.promptIds.length % 3,

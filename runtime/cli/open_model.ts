@@ -1,0 +1,76 @@
+/** Opens a model for a command: engine in its Worker, tokenizer here, progress on standard error. */
+import { loadTextModule, Tokenizer } from "../../wasm/text.ts";
+import { startEngine, type StartProgress } from "../engine/start.ts";
+import type { AppDependencies } from "../http/generation.ts";
+import { type ModelFolder, openModelFolder } from "../weights/model_folder.ts";
+import { createProgress, type Progress } from "../weights/progress.ts";
+
+export interface ModelOptions {
+  /** A model folder; the embedded model when left out. */
+  readonly model?: string;
+  readonly device: "auto" | "webgpu" | "cpu";
+  readonly slots?: number;
+  /** Most tokens of one sequence. */
+  readonly context?: number;
+}
+
+/** Where the embedded model lies. */
+const EMBEDDED_MODEL = decodeURIComponent(
+  new URL("../../models/kedge-tiny", import.meta.url).pathname,
+);
+
+/**
+ * Loads a model and resolves when the first request can run. The Worker starts while this thread
+ * reads the tokenizer. Throws UsageError, ModelError or DeviceError.
+ */
+export async function openModel(options: ModelOptions): Promise<AppDependencies> {
+  const modelDirectory = options.model ?? EMBEDDED_MODEL;
+  const display = new LoadDisplay(modelDirectory);
+  try {
+    const [engine, folder] = await Promise.all([
+      startEngine(
+        {
+          modelDirectory,
+          device: options.device,
+          slots: options.slots,
+          contextTokens: options.context,
+        },
+        (progress) => display.show(progress),
+      ),
+      openModelFolder(modelDirectory),
+    ]);
+    display.finish(engine.model.weightBytes, engine.model.loadSeconds);
+    return { engine, tokenizer: createTokenizer(folder), generation: folder.generation };
+  } catch (error) {
+    display.clear();
+    throw error;
+  }
+}
+
+function createTokenizer({ tokenizer, config }: ModelFolder): Tokenizer {
+  loadTextModule();
+  return new Tokenizer(tokenizer.tiktokenModel, tokenizer.specials, config.shape.vocabularySize);
+}
+
+/** The device, then how far its weights are. */
+class LoadDisplay {
+  readonly #progress: Progress;
+
+  constructor(modelDirectory: string) {
+    const name = modelDirectory.split("/").findLast((part) => part !== "") ?? modelDirectory;
+    this.#progress = createProgress(`load ${name}`);
+  }
+
+  show(progress: StartProgress): void {
+    if (progress.type === "loading") console.error(`device: ${progress.device}`);
+    else this.#progress.update(progress.done, progress.total);
+  }
+
+  finish(bytes: number, seconds: number): void {
+    this.#progress.finish(bytes, seconds);
+  }
+
+  clear(): void {
+    this.#progress.clear();
+  }
+}
