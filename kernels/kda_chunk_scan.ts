@@ -1,0 +1,94 @@
+import { checkLoops, checkWorkgroupMemory } from "./gpu/groups.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import type { BufferUse, Recorder } from "./gpu/recorder.ts";
+import source from "./kda_chunk_scan.wgsl" with { type: "text" };
+import { kdaWidths } from "./kda_shape.ts";
+import { CHUNK_ROWS } from "./step_buffers.ts";
+import type { KdaShape } from "./types.ts";
+
+/** Value channels of one workgroup. */
+const COLUMNS = 16;
+/** Threads that share a column. */
+const PARTS = 8;
+/** ws_parts, qs_parts and values. */
+const WORKGROUP_BYTES = 4 * (2048 + 2048 + 256);
+/** Loop turns of a chunk that do not depend on the shape. */
+const CHUNK_TURNS = 70;
+
+const PARAMS = {
+  head_count: "u32",
+  key_dim: "u32",
+  value_dim: "u32",
+  mixed_stride: "u32",
+  slices: "u32",
+} as const;
+
+export type KdaChunkScanPipeline = Pipeline<typeof PARAMS>;
+
+export const kdaChunkScanKernel = defineKernel({
+  name: "kda_chunk_scan",
+  source,
+  bindings: ["read", "read", "read", "read", "read", "read", "write", "write"],
+  params: PARAMS,
+});
+
+export interface KdaChunkScanBuffers {
+  /** read: what kda_chunk_prepare left, with `w` in the place of the retentions. */
+  readonly mixed: BufferUse;
+  readonly w: BufferUse;
+  readonly scores: BufferUse;
+  readonly kept: BufferUse;
+  /** read: `StepBuffers.chunks` and `StepBuffers.prefills`. */
+  readonly chunks: BufferUse;
+  readonly prefills: BufferUse;
+  /** write: [slots][headCount][keyDim][valueDim], advances by the sequences' rows. */
+  readonly state: BufferUse;
+  /** write: [rows][headCount][valueDim]. */
+  readonly o: BufferUse;
+}
+
+/** Throws when a sequence of `rows` rows would loop too often in one invocation. */
+export function compileKdaChunkScan(
+  gpu: Gpu,
+  { keyDim }: KdaShape,
+  rows: number,
+): Promise<KdaChunkScanPipeline> {
+  checkWorkgroupMemory("kda_chunk_scan", WORKGROUP_BYTES, gpu.limits);
+  const turns = 2 * Math.ceil(keyDim / PARTS) + CHUNK_TURNS;
+  checkLoops("kda_chunk_scan", Math.ceil(rows / CHUNK_ROWS) * turns);
+  return kdaChunkScanKernel.compile(gpu);
+}
+
+/** Outputs and new states of the step's `prefillCount` sequences with several rows. */
+export function kdaChunkScan(
+  recorder: Recorder,
+  pipeline: KdaChunkScanPipeline,
+  buffers: KdaChunkScanBuffers,
+  shape: KdaShape,
+  prefillCount: number,
+): void {
+  const { headCount, keyDim, valueDim } = shape;
+  const slices = Math.ceil(valueDim / COLUMNS);
+  recorder.dispatch(
+    pipeline,
+    [
+      buffers.mixed,
+      buffers.w,
+      buffers.scores,
+      buffers.kept,
+      buffers.chunks,
+      buffers.prefills,
+      buffers.state,
+      buffers.o,
+    ],
+    {
+      head_count: headCount,
+      key_dim: keyDim,
+      value_dim: valueDim,
+      mixed_stride: kdaWidths(shape).mixed,
+      slices,
+    },
+    [headCount * slices, prefillCount],
+  );
+}

@@ -1,0 +1,39 @@
+// Latents stored as f16: four to an element of the cache, the lower half of a word first. Integer
+// operations, because pack2x16float and unpack2x16float may flush subnormals and round freely.
+alias latent_quad = vec2<u32>;
+
+// Nearest f16, ties to even; 65520 and above become infinity; NaN stays NaN.
+fn encode_f16(value: f32) -> u32 {
+  let bits = bitcast<u32>(value);
+  let sign = (bits >> 16u) & 0x8000u;
+  let magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) {
+    return sign | 0x7e00u;
+  }
+  if (magnitude >= 0x477ff000u) {
+    return sign | 0x7c00u;
+  }
+  if (magnitude < 0x38800000u) {
+    // Below 2^-14: adding 0.5 leaves the value in units of 2^-24 in the low bits, rounded.
+    return sign | (bitcast<u32>(bitcast<f32>(magnitude) + 0.5) - 0x3f000000u);
+  }
+  let rounded = magnitude + 0xfffu + ((magnitude >> 13u) & 1u);
+  return sign | ((rounded - 0x38000000u) >> 13u);
+}
+
+fn encode_latent(values: vec4<f32>) -> latent_quad {
+  return vec2(
+    encode_f16(values.x) | (encode_f16(values.y) << 16u),
+    encode_f16(values.z) | (encode_f16(values.w) << 16u));
+}
+
+fn decode_latent(quad: latent_quad) -> vec4<f32> {
+  let bits = vec4(quad.x & 0xffffu, quad.x >> 16u, quad.y & 0xffffu, quad.y >> 16u);
+  let sign = (bits & vec4(0x8000u)) << vec4(16u);
+  let magnitude = bits & vec4(0x7fffu);
+  // Moves the exponent's bias from 15 to 127; infinities and NaN go to the top exponent.
+  let rebias = select(vec4(0x38000000u), vec4(0x70000000u), magnitude >= vec4(0x7c00u));
+  let normal = (magnitude << vec4(13u)) + rebias;
+  let subnormal = bitcast<vec4<u32>>(vec4<f32>(magnitude) * 0x1p-24);
+  return bitcast<vec4<f32>>(sign | select(normal, subnormal, magnitude < vec4(0x400u)));
+}

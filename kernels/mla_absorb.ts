@@ -1,0 +1,86 @@
+import { checkLoops, checkWorkgroupMemory } from "./gpu/groups.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
+import { latentQuads } from "./latent_cache.ts";
+import type { Matrix } from "./matrix.ts";
+import source from "./mla_absorb.wgsl" with { type: "text" };
+import type { MlaShape, WeightFormat } from "./types.ts";
+import { SCALE_PARAMS, scaleParams, segmentCount, weightPreludes } from "./weight_preludes.ts";
+
+const THREADS = 128;
+/** Threads that share a segment. */
+const LANES = 16;
+/** Segments of 16 latent channels in a workgroup. */
+const SEGMENTS = 8;
+const WORKGROUP_BYTES = 4 * 2048;
+
+const PARAMS = {
+  head_count: "u32",
+  nope_dim: "u32",
+  shared_key_dim: "u32",
+  value_dim: "u32",
+  latent_dim: "u32",
+  segments: "u32",
+  absorbed_stride: "u32",
+  weight_rows: "u32",
+  row_start: "u32",
+  head_groups: "u32",
+  ...SCALE_PARAMS,
+} as const;
+
+export type MlaAbsorbPipeline = Pipeline<typeof PARAMS>;
+
+export const mlaAbsorbKernel = defineKernel({
+  name: "mla_absorb",
+  source,
+  bindings: ["read", "read", "read", "write"],
+  params: PARAMS,
+});
+
+export function compileMlaAbsorb(gpu: Gpu, format: WeightFormat): Promise<MlaAbsorbPipeline> {
+  checkWorkgroupMemory("mla_absorb", WORKGROUP_BYTES, gpu.limits);
+  return mlaAbsorbKernel.compile(gpu, {}, weightPreludes(format));
+}
+
+/**
+ * Queries (read: [rows][headCount][nopeDim + sharedKeyDim]) turned into queries against cache
+ * entries (write: [rows][headCount][4 quads of an entry]). `kvB`: [headCount (nopeDim + valueDim),
+ * latentDim], in the pipeline's format.
+ */
+export function mlaAbsorb(
+  recorder: Recorder,
+  pipeline: MlaAbsorbPipeline,
+  kvB: Matrix,
+  queries: BufferUse,
+  absorbed: BufferUse,
+  shape: MlaShape,
+  rowCount: number,
+): void {
+  const { headCount, nopeDim, sharedKeyDim, valueDim, latentDim } = shape;
+  const segments = segmentCount(latentDim);
+  const absorbedStride = 4 * latentQuads(shape);
+  const turns = Math.ceil(nopeDim / LANES) + Math.ceil(absorbedStride / THREADS) + LANES;
+  checkLoops("mla_absorb", turns);
+  const headGroups = Math.ceil(segments / SEGMENTS);
+  for (const part of kvB.parts) {
+    recorder.dispatch(
+      pipeline,
+      [queries, read(part.buffer), read(kvB.scales), absorbed],
+      {
+        head_count: headCount,
+        nope_dim: nopeDim,
+        shared_key_dim: sharedKeyDim,
+        value_dim: valueDim,
+        latent_dim: latentDim,
+        segments,
+        absorbed_stride: absorbedStride,
+        weight_rows: part.rowCount,
+        row_start: part.rowStart,
+        head_groups: headGroups,
+        ...scaleParams(kvB.spec),
+      },
+      [headCount * headGroups, rowCount],
+    );
+  }
+}

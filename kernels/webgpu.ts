@@ -1,0 +1,267 @@
+/** The webgpu device: the model's blocks as WGSL kernels, on any adapter. */
+import { Embedding } from "./embedding.ts";
+import { DenseBlock, MoeBlock } from "./feed_forward.ts";
+import { type Gpu, openGpu } from "./gpu/gpu.ts";
+import { Readback } from "./gpu/readback.ts";
+import { Recorder } from "./gpu/recorder.ts";
+import { KdaBlock, type KdaWeights } from "./kda.ts";
+import { allocateKdaState, type KdaLayerState, kdaStateFloats } from "./kda_state.ts";
+import { allocateLatents, readLatents } from "./latent_cache.ts";
+import { Logits } from "./logits.ts";
+import { MlaBlock, type MlaWeights } from "./mla.ts";
+import { Projections } from "./projection.ts";
+import { scratch } from "./scratch.ts";
+import { StepBuffers } from "./step_buffers.ts";
+import type { Capacity, KdaState, ModelShape, StepPlan, StepResult, TensorSpec } from "./types.ts";
+import { WeightTable } from "./weight_table.ts";
+
+/** Bytes written before the queue is emptied: WebGPU keeps a copy of each write until then. */
+const WRITE_WINDOW_BYTES = 64 << 20;
+
+/** Everything that `configure` makes. */
+interface Blocks {
+  readonly capacity: Capacity;
+  readonly step: StepBuffers;
+  readonly embedding: Embedding;
+  readonly kda: KdaBlock;
+  readonly mla: MlaBlock;
+  readonly dense: DenseBlock;
+  readonly moe: MoeBlock;
+  readonly logits: Logits;
+  readonly readback: Readback;
+  /** f32 [rows][hidden]. */
+  readonly residual: GPUBuffer;
+  /** By layer; undefined where the layer's mixer is the other one. */
+  readonly kdaStates: readonly (KdaLayerState | undefined)[];
+  readonly latents: readonly (GPUBuffer | undefined)[];
+}
+
+export class WebGpuDevice {
+  readonly kind = "webgpu";
+  readonly #recorder: Recorder;
+  #weights: WeightTable | null = null;
+  #blocks: Blocks | null = null;
+  #unsentBytes = 0;
+  #rowCount = 0;
+  #logitRowCount = 0;
+
+  private constructor(private readonly gpu: Gpu, private readonly shape: ModelShape) {
+    this.#recorder = new Recorder(gpu);
+  }
+
+  /** Opens the adapter, software ones too. Throws an Error that says what is missing. */
+  static async create(shape: ModelShape): Promise<WebGpuDevice> {
+    return new WebGpuDevice(await openGpu({ software: true }), shape);
+  }
+
+  get description(): string {
+    return this.gpu.description;
+  }
+
+  get dispatchCount(): number {
+    return this.#recorder.dispatchCount;
+  }
+
+  get allocatedBytes(): number {
+    return this.gpu.allocatedBytes;
+  }
+
+  declare(tensors: readonly TensorSpec[]): void {
+    this.#weights = new WeightTable(this.gpu, tensors);
+  }
+
+  write(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
+    this.#declared().get(key).write(matrix, byteOffset, bytes);
+    this.#unsentBytes += bytes.length;
+    if (this.#unsentBytes >= WRITE_WINDOW_BYTES) this.#drainWrites();
+  }
+
+  writeScales(key: string, matrix: number, scales: Float32Array): void {
+    this.#declared().get(key).writeScales(matrix, scales);
+  }
+
+  async configure(capacity: Capacity): Promise<void> {
+    this.#drainWrites();
+    const { gpu, shape } = this;
+    const weights = this.#declared();
+    const projections = await Projections.create(gpu, Math.max(capacity.rows, capacity.logitRows));
+    await projections.prepare(weights.formats(false));
+    const { layers, hiddenSize, vocabularySize } = shape;
+    const { slots, logitRows } = capacity;
+    const states = layers.map(({ mixer }) =>
+      mixer === "kda" ? allocateKdaState(gpu, shape.kda, slots) : undefined
+    );
+    const latents = layers.map(({ mixer }) =>
+      mixer === "mla" ? allocateLatents(gpu, shape.mla, capacity) : undefined
+    );
+    const stateFloats = kdaStateFloats(shape.kda);
+    const readbackBytes = 4 * Math.max(
+      logitRows * vocabularySize,
+      capacity.rows * hiddenSize,
+      stateFloats.recurrent,
+      stateFloats.convolution,
+    );
+    const [embedding, kda, mla, dense, moe, logits, readback] = await Promise.all([
+      Embedding.create(gpu, capacity, weights.get("embed")),
+      KdaBlock.create(gpu, projections, shape, capacity),
+      MlaBlock.create(gpu, projections, shape, capacity, weights.kvBFormats()),
+      DenseBlock.create(gpu, projections, shape, capacity),
+      MoeBlock.create(gpu, projections, shape, capacity, weights.formats(true)),
+      Logits.create(gpu, projections, shape, capacity),
+      Readback.create(gpu, readbackBytes),
+    ]);
+    const step = StepBuffers.create(gpu, capacity);
+    const residual = scratch(gpu, "residual", capacity.rows * hiddenSize);
+    const blocks = { embedding, kda, mla, dense, moe, logits, readback, step, residual };
+    this.#blocks = { ...blocks, capacity, kdaStates: states, latents };
+    gpu.check();
+  }
+
+  zeroSlot(slot: number): void {
+    const { kdaStates } = this.#ready();
+    const floats = kdaStateFloats(this.shape.kda);
+    for (const state of kdaStates) {
+      if (state === undefined) continue;
+      const recurrent = 4 * floats.recurrent;
+      const convolution = 4 * floats.convolution;
+      this.#recorder.clear(state.recurrent, slot * recurrent, recurrent);
+      this.#recorder.clear(state.convolution, slot * convolution, convolution);
+    }
+  }
+
+  async readState(layer: number, slot: number): Promise<KdaState> {
+    const state = this.#ready().kdaStates[layer]!;
+    const floats = kdaStateFloats(this.shape.kda);
+    return {
+      recurrent: await this.#floats(state.recurrent, slot * floats.recurrent, floats.recurrent),
+      convolution: await this.#floats(
+        state.convolution,
+        slot * floats.convolution,
+        floats.convolution,
+      ),
+    };
+  }
+
+  begin(plan: StepPlan): void {
+    const { step, embedding, logits } = this.#ready();
+    step.upload(plan);
+    embedding.setTokens(plan.tokens);
+    logits.setRows(plan.logitRows);
+    this.#rowCount = plan.tokens.length;
+    this.#logitRowCount = plan.logitRows.length;
+    this.#recorder.resetCount();
+  }
+
+  embed(): void {
+    const { embedding, residual } = this.#ready();
+    embedding.encode(this.#recorder, residual, this.#rowCount);
+  }
+
+  kda(layer: number): void {
+    const { kda, residual, step, kdaStates } = this.#ready();
+    const weights: KdaWeights = this.#declared().kda(layer);
+    kda.encode(this.#recorder, residual, step, weights, kdaStates[layer]!);
+  }
+
+  mla(layer: number): void {
+    const { mla, residual, step, latents } = this.#ready();
+    const weights: MlaWeights = this.#declared().mla(layer);
+    mla.encode(this.#recorder, residual, step, weights, latents[layer]!);
+  }
+
+  dense(layer: number): void {
+    const { dense, residual } = this.#ready();
+    dense.encode(this.#recorder, residual, this.#rowCount, this.#declared().dense(layer));
+  }
+
+  moe(layer: number): void {
+    const { moe, residual } = this.#ready();
+    const weights = this.#declared().moe(layer, this.shape);
+    moe.encode(this.#recorder, residual, this.#rowCount, weights, this.#moeIndex(layer));
+  }
+
+  logits(): void {
+    const { logits, residual } = this.#ready();
+    if (this.#logitRowCount === 0) return;
+    logits.encode(this.#recorder, residual, this.#declared().logits());
+  }
+
+  /** Waits for the step, also when it has no logit rows, so that steps never pile up. */
+  async finish(): Promise<StepResult> {
+    const { logits, readback, capacity } = this.#ready();
+    const count = this.#logitRowCount;
+    const flags = await readback.read(this.#recorder, logits.nonFinite, 0, 4 * capacity.logitRows);
+    const values = await this.#floats(logits.logits, 0, count * this.shape.vocabularySize);
+    return { logits: values, nonFinite: Uint8Array.from(new Uint32Array(flags, 0, count)) };
+  }
+
+  readResidual(): Promise<Float32Array> {
+    return this.#floats(this.#ready().residual, 0, this.#rowCount * this.shape.hiddenSize);
+  }
+
+  async readRouting(): Promise<{ experts: Uint32Array; weights: Float32Array }> {
+    const { moe } = this.#ready();
+    const count = this.#rowCount * this.shape.moe.expertsPerToken;
+    const experts = await this.#floats(moe.chosen, 0, count);
+    return {
+      experts: new Uint32Array(experts.buffer),
+      weights: await this.#floats(moe.weights, 0, count),
+    };
+  }
+
+  async takeExpertUse(): Promise<Uint32Array> {
+    const { moe } = this.#ready();
+    const layers = this.shape.layers.filter(({ feedForward }) => feedForward === "moe").length;
+    const count = layers * this.shape.moe.expertCount;
+    const use = await this.#floats(moe.expertUse, 0, count);
+    if (count > 0) this.#recorder.clear(moe.expertUse, 0, 4 * count);
+    return new Uint32Array(use.buffer);
+  }
+
+  async readLatents(layer: number, pages: Uint32Array, count: number): Promise<Float32Array> {
+    const { latents, capacity, readback } = this.#ready();
+    return await readLatents(
+      readback,
+      this.#recorder,
+      latents[layer]!,
+      this.shape.mla,
+      capacity,
+      pages,
+      count,
+    );
+  }
+
+  destroy(): void {
+    this.gpu.destroy();
+  }
+
+  /** Floats [start, start + count) of a buffer, after everything recorded so far. */
+  async #floats(buffer: GPUBuffer, start: number, count: number): Promise<Float32Array> {
+    if (count === 0) return new Float32Array(0);
+    const { readback } = this.#ready();
+    return new Float32Array(await readback.read(this.#recorder, buffer, 4 * start, 4 * count));
+  }
+
+  /** Blocks until the GPU has taken all writes: Deno waits in the call, not in the promise. */
+  #drainWrites(): void {
+    this.gpu.device.queue.submit([]);
+    this.gpu.device.queue.onSubmittedWorkDone().catch(() => {});
+    this.#unsentBytes = 0;
+    this.gpu.check();
+  }
+
+  #moeIndex(layer: number): number {
+    const before = this.shape.layers.slice(0, layer);
+    return before.filter(({ feedForward }) => feedForward === "moe").length;
+  }
+
+  #declared(): WeightTable {
+    if (this.#weights === null) throw new Error("use the device: wanted declared weights first");
+    return this.#weights;
+  }
+
+  #ready(): Blocks {
+    if (this.#blocks === null) throw new Error("use the device: wanted configure first");
+    return this.#blocks;
+  }
+}

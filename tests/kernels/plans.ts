@@ -1,0 +1,35 @@
+/** Step plans for kernel tests. */
+import type { Capacity, StepPlan } from "../../kernels/types.ts";
+
+export interface Segment {
+  readonly slot: number;
+  readonly rowCount: number;
+  readonly past?: number;
+  readonly pages?: Uint32Array;
+}
+
+/** A step of these segments in order. */
+export function planOf(segments: readonly Segment[]): StepPlan {
+  let rowStart = 0;
+  const sequences = segments.map(({ slot, rowCount, past = 0, pages }) => {
+    const sequence = { slot, rowCount, past, pages: pages ?? Uint32Array.of(0), rowStart };
+    rowStart += rowCount;
+    return sequence;
+  });
+  return { tokens: new Uint32Array(rowStart), sequences, logitRows: new Uint32Array(0) };
+}
+
+/** A capacity that just holds these steps; pages are as large as a step without latents needs. */
+export function stepCapacity(plans: readonly StepPlan[], slots: number): Capacity {
+  const largest = (of: (plan: StepPlan) => number) => Math.max(...plans.map(of));
+  return {
+    slots,
+    pages: 1,
+    pageTokens: 1 << 16,
+    rows: largest((plan) => plan.tokens.length),
+    logitRows: 1,
+    sequences: largest((plan) => plan.sequences.length),
+    pagesPerSequence: 1,
+    latentFormat: "f32",
+  };
+}
