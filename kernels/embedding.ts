@@ -35,7 +35,7 @@ export class Embedding {
     if (outside !== undefined) {
       throw new Error(`embed: wanted tokens below ${vocabulary}, found ${outside}`);
     }
-    this.gpu.device.queue.writeBuffer(this.tokens, 0, tokens.slice());
+    this.gpu.write(this.tokens, 0, tokens);
   }
 
   /** residual[row] = the embedding of token row; residual f32 [rowCount][hidden]. */

@@ -5,7 +5,7 @@
 //   weights  elements [matrix_count][weight_rows][16 segments]: rows [row_start, + weight_rows) of
 //            experts [matrix_start, + matrix_count)
 //   scales   f32 [experts][scale_rows][scale_columns] of the whole tensor (fp8 only)
-//   tiles    [..] (expert, start, end, 0): positions [start, end) of `order`; empty ones are skipped
+//   tiles    [..] (expert, start, end, 0): positions [start, end) of `order`; empty: no work
 //   order    u32 [..]: pairs by expert
 //   y        f32 [pairs][y_stride], columns [y_offset, + all rows of a matrix)
 //

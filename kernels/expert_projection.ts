@@ -45,7 +45,7 @@ export class ExpertProjections {
     return pairCount >= MATMUL_PAIRS_PER_EXPERT * expertCount ? MATMUL_TILE_ROWS : MATVEC_X_ROWS;
   }
 
-  /** Records y[pair] = W[expert of pair] x; tiles of `tileSize` pairs. Shapes as in `ExpertRows`. */
+  /** y[pair] = W[expert of pair] x, in tiles of `tileSize` pairs. Shapes as in `ExpertRows`. */
   project(recorder: Recorder, matrix: Matrix, rows: ExpertRows, tileSize: number): void {
     const { spec } = matrix;
     const pipelines = this.#pipelines.get(spec.format);

@@ -7,7 +7,8 @@
 //               tiles at the end are zero
 //   expert_use  u32 [..]: pairs routed to each expert are added from use_offset on
 //
-// One workgroup: one expert. Loops: 2 pair_count / 128 + 2 (EXPERTS + tile_limit) / 128 + 142 turns.
+// One workgroup: one expert.
+// Loops: 2 pair_count / 128 + 2 (EXPERTS + tile_limit) / 128 + 142 turns.
 
 struct Params {
   pair_count: u32,

@@ -113,7 +113,7 @@ export class KdaBlock {
     return new KdaBlock(projections, shape, pipelines, allocate(gpu, shape, capacity));
   }
 
-  /** residual f32 [rowCount][hidden] += the mixer's output; `state` advances in the step's slots. */
+  /** residual f32 [rowCount][hidden] += the mixer's output; the step's slots of `state` advance. */
   encode(
     recorder: Recorder,
     residual: GPUBuffer,

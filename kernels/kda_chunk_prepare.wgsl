@@ -1,5 +1,6 @@
-// The part of a KDA chunk that needs no state (spec 3.3), for all chunks and heads at once. With i, j
-// rows of a chunk, R[i][j] = product of r over rows j + 1 .. i and P[i] = product over rows 0 .. i:
+// The part of a KDA chunk that needs no state, for all chunks and heads at once: the chunkwise form
+// of the Kimi Linear report. With i, j rows of a chunk, R[i][j] = product of r over rows
+// j + 1 .. i and P[i] = product over rows 0 .. i:
 //   Akk[i][j] = sum over d of k[i] k[j] R[i][j] for j < i, Aqk the same with q[i] and j <= i
 //   (I + diag(beta) Akk) [U | W] = diag(beta) [V | K P], by forward substitution
 // Every factor is a product of retentions, in [0, 1].
@@ -12,7 +13,8 @@
 //   kept        f32 [chunks][head_count][key_dim] = product of r over the chunk
 //
 // Rows beyond a short chunk count as k = 0, beta = 0, r = 1 and are neither read nor written.
-// One workgroup: one head of one chunk; the columns are in lib/kda_columns.wgsl. Loops: key_dim / 4 + (key_dim + value_dim) / 64 + 2 turns.
+// One workgroup: one head of one chunk; the columns are in lib/kda_columns.wgsl.
+// Loops: key_dim / 4 + (key_dim + value_dim) / 64 turns.
 
 struct Params {
   head_count: u32,

@@ -1,5 +1,5 @@
 // The part of KDA's chunks that needs the state S [key_dim][value_dim], in order over the chunks of
-// each sequence (spec 3.3), with what kda_chunk_prepare left:
+// each sequence, with what kda_chunk_prepare left:
 //   N = U - W S;  O = (q P) S + Aqk N;  S <- diag(kept) S + (k later)^T N
 //
 //   mixed      f32 [rows][mixed_stride]: q P | k later | U
@@ -11,8 +11,8 @@
 //   state      f32 [slots][head_count][key_dim][value_dim], in place
 //   o          f32 [rows][head_count][value_dim]
 //
-// One workgroup: 16 columns of one head of one sequence; thread = 16 part + column, and part p takes
-// the key channels p, p + 8, ..., so that nobody else touches a thread's elements of S.
+// One workgroup: 16 columns of one head of one sequence; thread = 16 part + column, and part p
+// takes the key channels p, p + 8, ..., so that nobody else touches a thread's elements of S.
 // Loops: 2 key_dim / 8 + 70 turns a chunk.
 
 struct Params {

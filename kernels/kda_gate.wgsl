@@ -3,7 +3,7 @@
 //   retention = exp(g),  g = -exp(a_log[h]) softplus(a[h][d] + dt_bias[h][d])
 //   beta = sigmoid(b[h])
 // softplus(x) = x for x > 20. Retentions, not their logarithms, go on: all later factors are
-// products of retentions in [0, 1], which lose no digits and cannot overflow (spec 3.3).
+// products of retentions in [0, 1], which lose no digits and cannot overflow.
 //
 //   mixed      f32 [rows][mixed_stride]: q | k | v, q and k [head_count][key_dim] each, normalised
 //   retention  f32 [rows][head_count][key_dim]: a before, exp(g) after

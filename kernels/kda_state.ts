@@ -18,7 +18,7 @@ export function kdaStateFloats(shape: KdaShape): { recurrent: number; convolutio
   };
 }
 
-/** Zeroed state of one layer. Throws, naming the slots that fit, when one binding cannot hold it. */
+/** Zeroed state of one layer. Throws, naming the slots that fit one binding. */
 export function allocateKdaState(gpu: Gpu, shape: KdaShape, slots: number): KdaLayerState {
   const floats = kdaStateFloats(shape);
   const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);

@@ -9,8 +9,8 @@
 //   state      f32 [slots][head_count][key_dim][value_dim]
 //   o          f32 [rows][head_count][value_dim]
 //
-// One workgroup: 32 columns of one head of one sequence; thread = 32 part + column, and part p takes
-// the key channels p, p + 4, ... Loops: 2 key_dim / 4 + key_dim / 128 turns.
+// One workgroup: 32 columns of one head of one sequence; thread = 32 part + column, and part p
+// takes the key channels p, p + 4, ... Loops: 2 key_dim / 4 + key_dim / 128 turns.
 
 struct Params {
   head_count: u32,

@@ -88,7 +88,7 @@ export class Logits {
       throw new Error(`choose logit rows: wanted rows below ${rowsMax}, found ${outside}`);
     }
     this.#rowCount = rows.length;
-    this.gpu.device.queue.writeBuffer(this.buffers.rows, 0, rows.slice());
+    this.gpu.write(this.buffers.rows, 0, rows);
   }
 
   /** logits[i] = head RMSNorm(residual[rows[i]]); residual f32 [..][hidden]. */

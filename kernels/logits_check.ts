@@ -23,7 +23,7 @@ export function compileLogitsCheck(gpu: Gpu): Promise<LogitsCheckPipeline> {
   return logitsCheckKernel.compile(gpu);
 }
 
-/** flags[row] = any of logits[row] not finite: logits f32 [rowCount][width], flags u32 [rowCount]. */
+/** flags[row] = any of logits[row] not finite: logits f32 [rowCount][width], flags u32 [..]. */
 export function checkLogits(
   recorder: Recorder,
   pipeline: LogitsCheckPipeline,

@@ -52,7 +52,7 @@ export async function compileMatmul(
   return { pipeline, tileRows };
 }
 
-/** y (+)= W x for many rows: weights are read once per `tileRows` rows of x. Shapes as in `Rows`. */
+/** y (+)= W x for many rows: weights are read once per `tileRows` rows. Shapes as in `Rows`. */
 export function matmul(
   recorder: Recorder,
   { pipeline, tileRows }: MatmulPipeline,

@@ -19,7 +19,9 @@ export const FORMAT_BYTES: Readonly<Record<WeightFormat, number>> = {
   fp8: 1,
 };
 
-/** Rows of one matrix, or whole matrices of a stack: contiguous [matrixCount * rowCount][stride]. */
+/**
+ * Rows of one matrix, or whole matrices of a stack: contiguous [matrixCount * rowCount][stride].
+ */
 export interface MatrixPart {
   readonly buffer: GPUBuffer;
   readonly matrixStart: number;
@@ -118,7 +120,7 @@ export class Matrix {
           `found ${scales.length}`,
       );
     }
-    this.gpu.device.queue.writeBuffer(this.scales, 4 * count * matrix, scales.slice());
+    this.gpu.write(this.scales, 4 * count * matrix, scales);
   }
 
   #writeRows(matrix: number, rowStart: number, rowCount: number, rows: Uint8Array): void {
@@ -137,7 +139,7 @@ export class Matrix {
         );
         const padded = padRows(source, count, rowBytes, strideBytes);
         const inPart = (matrix - part.matrixStart) * part.rowCount + row - part.rowStart;
-        this.gpu.device.queue.writeBuffer(part.buffer, inPart * strideBytes, padded);
+        this.gpu.write(part.buffer, inPart * strideBytes, padded);
       }
     }
   }
@@ -162,8 +164,8 @@ function padRows(
   count: number,
   rowBytes: number,
   strideBytes: number,
-): Uint8Array<ArrayBuffer> {
-  if (rowBytes === strideBytes) return rows as Uint8Array<ArrayBuffer>;
+): Uint8Array {
+  if (rowBytes === strideBytes) return rows;
   const padded = new Uint8Array(count * strideBytes);
   for (let row = 0; row < count; row++) {
     padded.set(rows.subarray(row * rowBytes, (row + 1) * rowBytes), row * strideBytes);

@@ -4,16 +4,17 @@
 //
 //   absorbed  f32 quads [rows][head_count][quads]
 //   latents   quads [pages][page_tokens][quads] = c | p, lib/latent_*.wgsl
-//   rows      u32 [rows][4]: sequence, position, slot, start of its pages; entry row_start + group.y
+//   rows      u32 [rows][4]: sequence, position, slot, start of its pages; row_start + group.y
 //   pages     u32 page numbers
-//   sums      f32 quads [batch rows][splits][head_count][value_quads] = z; value_quads covers c, and
-//             what its last quad holds beyond c is not used
+//   sums      f32 quads [batch rows][splits][head_count][value_quads] = z; value_quads covers c;
+//             what the last quad holds beyond c is not used
 //   maxima    f32 [batch rows][splits][head_count][2] = m, l
 //
 // One workgroup: 4 heads of one row in one split. The split's borders depend on positions alone.
-// Tiles of 256 positions: first their scores, a position a thread; then the sums, a quad of channels
-// a thread, which alone touches that quad of `sums` and rescales it when the maximum grows.
-// The reductions over a head's 32 threads are in lib/head_reduce.wgsl. Loops a tile: 2 quads + 80 + value_quads / 128 * 256 turns.
+// Tiles of 256 positions: first their scores, a position a thread; then the sums, a quad of
+// channels a thread, which alone touches that quad of `sums` and rescales it as the maximum grows.
+// The reductions over a head's 32 threads are in lib/head_reduce.wgsl.
+// Loops a tile: 2 quads + 80 + value_quads / 128 * 256 turns.
 
 struct Params {
   row_start: u32,

@@ -43,7 +43,7 @@ fn main(
     let at = 2u * (first + split * params.head_count);
     total = fma(exp(maxima[at] - maximum), maxima[at + 1u], total);
   }
-  let target_start = ((params.row_start + group.y) * params.head_count + head) * params.context_quads;
+  let row_head = (params.row_start + group.y) * params.head_count + head;
   for (var quad = thread; quad < params.context_quads; quad += THREADS) {
     var z = vec4(0.0);
     if (quad < params.value_quads) {
@@ -53,7 +53,8 @@ fn main(
       }
     }
     // The last quad may end in parts of the shared key.
-    let channels = vec4(4u * quad) + vec4(0u, 1u, 2u, 3u);
-    context[target_start + quad] = select(vec4(0.0), z / total, channels < vec4(params.latent_dim));
+    let used_channels = vec4(4u * quad) + vec4(0u, 1u, 2u, 3u) < vec4(params.latent_dim);
+    context[row_head * params.context_quads + quad] =
+      select(vec4(0.0), z / total, used_channels);
   }
 }

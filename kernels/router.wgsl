@@ -1,5 +1,6 @@
-// Chooses experts: s = sigmoid(logits); the largest of s + bias are chosen, ties to the lower index;
-// weights are the unbiased s, divided by their sum + 1e-20 when `renormalize`, times routed_scale.
+// Chooses experts: s = sigmoid(logits); the largest of s + bias are chosen, ties to the lower
+// index; weights are the unbiased s, divided by their sum + 1e-20 when `renormalize`, times
+// routed_scale.
 //
 //   logits   f32 [row_count][expert_count]
 //   bias     f32 [expert_count]

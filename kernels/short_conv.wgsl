@@ -9,7 +9,7 @@
 //   y        f32 [rows][channels]
 //
 // One invocation: one channel of one chunk. Only a segment's first chunk reaches back into the
-// tail (the host checks taps - 1 <= rows of a chunk) and it alone writes the tail, so nothing races.
+// tail (the host checks taps - 1 <= rows of a chunk) and it alone writes the tail, so none races.
 // Loops: rows of a chunk * (taps + 1) + taps turns.
 
 struct Params {
@@ -39,7 +39,7 @@ fn tap_weight(channel: u32, tap: u32) -> f32 {
   return v_taps[(channel - 2u * keys) * params.tap_stride + tap];
 }
 
-// u of the token `back` tokens before row `first + i` of a chunk; beyond the segment, from the tail.
+// u of the token `back` tokens before row `first + i` of a chunk; before the segment, of the tail.
 fn history(first: u32, i: u32, back: u32, is_first: bool, tail: u32, channel: u32) -> f32 {
   if (is_first && back > i) {
     return tails[tail + (params.taps - 1u - (back - i)) * params.channels + channel];
@@ -63,7 +63,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
       let value = history(chunk.x, i, kept - tap, is_first, tail, channel);
       sum = fma(tap_weight(channel, tap), value, sum);
     }
-    y[(chunk.x + i) * params.channels + channel] = sum * sigmoid(sum);
+    y[(chunk.x + i) * params.channels + channel] = silu(sum);
   }
   if (is_first) {
     // Ascending: an old entry is read before its place is overwritten.

@@ -141,7 +141,7 @@ export class StepBuffers {
       words.set(sequence.pages, pages + page);
       page += sequence.pages.length;
     });
-    this.#gpu.device.queue.writeBuffer(this.#buffer, 0, words, 0, pages + page);
+    this.#gpu.write(this.#buffer, 0, words, 4 * (pages + page));
   }
 
   #use(region: number): BufferUse {

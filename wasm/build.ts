@@ -47,6 +47,12 @@ async function run(command: string, args: string[], options: Deno.CommandOptions
   if (!success) throw new Error(`run "${command} ${args.join(" ")}": wanted exit 0, found ${code}`);
 }
 
+/** Where cargo keeps dependencies' sources: a folder a registry, named after its address. */
+function registryFolders(toolchain: Toolchain): string[] {
+  const sources = `${toolchain.cargoHome}/registry/src`;
+  return [...Deno.readDirSync(sources)].map((entry) => `${sources}/${entry.name}`);
+}
+
 /** Compiles one variant of a crate and writes its package to `outFolder`. */
 async function buildPackage(
   crate: string,
@@ -55,11 +61,15 @@ async function buildPackage(
   outFolder: string,
 ): Promise<void> {
   const crateFolder = `${wasmFolder}/${crate}`;
+  await run(toolchain.cargo, ["fetch", "--quiet", "--locked"], {
+    cwd: crateFolder,
+    env: toolchain.env,
+  });
   const targetFolder = `${crateFolder}/target/${variant.folder || "default"}`;
   // No path of the building machine may land in panic messages.
   const remap = [
     [`${crateFolder}/`, ""],
-    [`${toolchain.cargoHome}/registry/src/`, "registry/"],
+    ...registryFolders(toolchain).map((folder) => [`${folder}/`, "registry/"]),
     [toolchain.rustSource, "rust"],
     [toolchain.sysroot, "sysroot"],
   ].map(([from, to]) => `--remap-path-prefix=${from}=${to}`);
@@ -224,4 +234,10 @@ async function main(args: string[]): Promise<number> {
   return problems.length === 0 ? 0 : 1;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) {
+  const code = await main(Deno.args).catch((error) => {
+    console.error(error instanceof Error ? error.message : error);
+    return 1;
+  });
+  Deno.exit(code);
+}

@@ -96,7 +96,9 @@ export class Gpu {
     return this.#allocatedBytes;
   }
 
-  /** A zeroed storage buffer of at least `bytes` bytes. Throws when it exceeds the adapter's limit. */
+  /**
+   * A zeroed storage buffer of at least `bytes` bytes. Throws when it exceeds the adapter's limit.
+   */
   buffer(label: string, bytes: number): GPUBuffer {
     const size = Math.max(1, Math.ceil(bytes / BUFFER_ROUNDING_BYTES)) * BUFFER_ROUNDING_BYTES;
     if (size > this.limits.maxBufferSize) {
@@ -109,6 +111,18 @@ export class Gpu {
     const buffer = this.device.createBuffer({ label, size, usage });
     this.#allocatedBytes += size;
     return buffer;
+  }
+
+  /**
+   * Copies the first `bytes` bytes of `data` (all, when left out; a multiple of 4) into `buffer`
+   * from `offset` on. Every upload goes through here: Deno's `writeBuffer` aborts the process when
+   * it is given an empty array.
+   */
+  write(buffer: GPUBuffer, offset: number, data: ArrayBufferView, bytes?: number): void {
+    const count = bytes ?? data.byteLength;
+    if (count === 0) return;
+    const { buffer: source, byteOffset } = data;
+    this.device.queue.writeBuffer(buffer, offset, source as ArrayBuffer, byteOffset, count);
   }
 
   /** Throws the first stored error, or the loss of the device. */

@@ -2,7 +2,8 @@
  * From a shader's text to a pipeline.
  *
  * Binding 0 of group 0 is the uniform `Params` with a dynamic offset; bindings 1.. are storage
- * buffers in the order of `bindings`. The layout is explicit and made from the same list as the bind
+ * buffers in the order of `bindings`. The layout is explicit and made from the same list as the
+ * bind
  * groups, so they can't disagree.
  */
 import type { Gpu } from "./gpu.ts";
@@ -13,7 +14,7 @@ export type Access = "read" | "write";
 
 /** A piece of WGSL put before a shader: element types and shared helpers. */
 export interface Prelude {
-  /** File name, for messages: "lib/weight_bf16.wgsl". */
+  /** File name, for messages: "lib/weights16_bf16.wgsl". */
   readonly name: string;
   readonly source: string;
 }

@@ -2,9 +2,12 @@
  * Brings bytes from the GPU to the host. The only file that maps buffers.
  *
  * Awaiting `mapAsync` costs 10 ms in Deno: it waits for the GPU in the call itself and then sleeps.
- * So the fast way maps without awaiting and takes the range at once. It leans on that behaviour, and
- * on a buffer that was never mapped before it aborts the process: every staging buffer is mapped and
- * awaited once first, and a self-test at the start compares both ways. Where they differ, every read
+ * So the fast way maps without awaiting and takes the range at once. It leans on that behaviour,
+ * and
+ * on a buffer that was never mapped before it aborts the process: every staging buffer is mapped
+ * and
+ * awaited once first, and a self-test at the start compares both ways. Where they differ, every
+ * read
  * awaits.
  */
 import type { Gpu } from "./gpu.ts";
@@ -112,7 +115,7 @@ export class Readback {
   }
 
   #copyToStaging(source: GPUBuffer, words: Uint32Array<ArrayBuffer>): void {
-    this.#gpu.device.queue.writeBuffer(source, 0, words);
+    this.#gpu.write(source, 0, words);
     const encoder = this.#gpu.device.createCommandEncoder();
     encoder.copyBufferToBuffer(source, 0, this.#staging, 0, SELF_TEST_BYTES);
     this.#gpu.device.queue.submit([encoder.finish()]);

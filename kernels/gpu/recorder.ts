@@ -108,7 +108,7 @@ export class Recorder {
     if (this.#encoder === null) return;
     if (this.#used > 0) {
       const bytes = this.#used * PARAM_STRIDE_BYTES;
-      this.#gpu.device.queue.writeBuffer(this.#params, 0, this.#staging, 0, bytes);
+      this.#gpu.write(this.#params, 0, this.#words, bytes);
     }
     this.#gpu.device.queue.submit([this.#encoder.finish()]);
     this.#encoder = null;

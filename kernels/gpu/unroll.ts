@@ -20,7 +20,9 @@ const LOOP = /^[ \t]*for \(var (\w+)(?:: u32)? = (\w+); \1 < (\w+); \1(?:\+\+| \
 /** Most copies one loop may make: a typing slip must not make a shader of megabytes. */
 const UNROLL_LIMIT = 256;
 
-/** Returns `source` with every marked loop expanded. Throws Error naming file and line otherwise. */
+/**
+ * Returns `source` with every marked loop expanded. Throws Error naming file and line otherwise.
+ */
 export function unroll(source: string, file: string): string {
   const constants = new Map<string, number>();
   for (const match of source.matchAll(/^const (\w+)(?:: u32)? = (\d+)u?;/gm)) {

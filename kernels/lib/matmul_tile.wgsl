@@ -1,9 +1,9 @@
 // Products of 64 rows of a weight matrix with TILE_ROWS rows of x, by a workgroup of 4 TILE_ROWS
 // threads, 4 x 4 products a thread.
 //
-// Order of every sum, the same as in lib/matvec_rows.wgsl, so that both give the same bits: the
-// columns are cut into segments of 16; lane l of 32 adds segments l, l + 32, ... element by element;
-// the lanes are added in order.
+// Order of every sum, the same as in lib/matvec_rows.wgsl, so that both give the same bits:
+// the columns are cut into segments of 16; lane l of 32 adds segments l, l + 32, ... element by
+// element; the lanes are added in order.
 //
 // The kernel declares weights, scales, x (f32 [..][x_stride]), Params with segments
 // (ceil(columns / 16)), columns, weight_rows, row_start, x_stride, and fn x_row(position).

@@ -1,8 +1,8 @@
 // Products of 8 rows of a weight matrix with 4 rows of x, by a workgroup of 128 threads.
 //
-// Order of every sum, the same as in lib/matmul_tile.wgsl, so that both give the same bits: the
-// columns are cut into segments of 16; lane l of 32 adds segments l, l + 32, ... element by element;
-// the lanes are added in order.
+// Order of every sum, the same as in lib/matmul_tile.wgsl, so that both give the same bits:
+// the columns are cut into segments of 16; lane l of 32 adds segments l, l + 32, ... element by
+// element; the lanes are added in order.
 //
 // The kernel declares weights, scales, x (f32 [..][x_stride]), Params with segments
 // (ceil(columns / 16)), columns, weight_rows, row_start, x_stride, and fn x_row(position).
@@ -73,7 +73,8 @@ fn row_products(
   return total;
 }
 
-// Column `column` of 4 rows of x; zero beyond the last column and for unused rows, whatever is there.
+// Column `column` of 4 rows of x; zero beyond the last column and for unused rows, whatever is
+// there.
 fn load_x(x_rows: vec4<u32>, used: vec4<bool>, column: u32) -> vec4<f32> {
   var value = vec4(0.0);
   if (column < params.columns) {

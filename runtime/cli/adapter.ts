@@ -41,7 +41,11 @@ export async function ensureAdapter(): Promise<AdapterReport | null> {
     env: { DEBIAN_FRONTEND: "noninteractive" },
     stdin: "null",
   }).output();
-  if (success) return await probeAdapter();
+  if (success) {
+    const installed = await probeAdapter();
+    if (installed === null) console.log("find a WebGPU adapter: found none after installing one");
+    return installed;
+  }
   console.log(`install software Vulkan: "${INSTALL_COMMAND}" failed`);
   console.log(new TextDecoder().decode(stderr.length > 0 ? stderr : stdout).trimEnd());
   return null;

@@ -1,4 +1,6 @@
-/** Opens a model for a command: engine in its Worker, tokenizer here, progress on standard error. */
+/**
+ * Opens a model for a command: engine in its Worker, tokenizer here, progress on standard error.
+ */
 import { loadTextModule, Tokenizer } from "../../wasm/text.ts";
 import { startEngine, type StartProgress } from "../engine/start.ts";
 import type { AppDependencies } from "../http/generation.ts";

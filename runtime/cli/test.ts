@@ -50,7 +50,7 @@ export function needsAdapter(file: string): boolean {
 }
 
 /** Runs one file after the other, since many use all cores; prints each result as it comes. */
-async function runFiles(files: readonly string[]): Promise<TestCounts> {
+export async function runFiles(files: readonly string[]): Promise<TestCounts> {
   const total = { passed: 0, failed: 0, ignored: 0 };
   const folder = await Deno.makeTempDir({ prefix: "kedge-test-" });
   try {

@@ -1,4 +1,6 @@
-/** Readers of the command line's values: text in, number out, or one line that says what was wanted. */
+/**
+ * Readers of the command line's values: text in, number out, or one line that says what was wanted.
+ */
 import { InvalidArgumentError } from "commander";
 
 /** Reads a whole number in [lowest, highest]; throws InvalidArgumentError naming the range. */

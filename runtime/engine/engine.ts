@@ -23,13 +23,17 @@ export interface GenerateRequest {
   readonly sampling: SamplingParameters;
   /** Generation ends after any of these; the id is delivered as the last token. */
   readonly stopIds: readonly number[];
-  /** null: no log-probabilities. n: those of each generated token and of the n best at its place. */
+  /**
+   * null: no log-probabilities. n: those of each generated token and of the n best at its place.
+   */
   readonly logprobs: number | null;
   /** Also log-probabilities of the prompt's own tokens (needs logprobs). */
   readonly promptLogprobs: boolean;
 }
 
-/** Log-probability (natural, before temperature and filters) of one token and the best at its place. */
+/**
+ * Log-probability (natural, before temperature and filters) of one token and the best at its place.
+ */
 export interface TokenLogprob {
   readonly id: number;
   readonly logprob: number;
@@ -40,7 +44,9 @@ export interface TokenLogprob {
 export type FinishReason = "stop" | "length";
 
 export type GenerateEvent =
-  /** The prompt's tokens 1.. (token 0 has no probability), once, before any token; only when asked. */
+  /**
+   * The prompt's tokens 1.. (token 0 has no probability), once, before any token; only when asked.
+   */
   | { readonly type: "prompt"; readonly logprobs: readonly TokenLogprob[] }
   | { readonly type: "token"; readonly id: number; readonly logprob: TokenLogprob | null }
   /** Always the last event of a request that did not throw. */
@@ -86,7 +92,8 @@ export interface Engine {
   readonly failure: Error | null;
   /**
    * Runs one request. Events arrive in order; the iterator throws a KedgeError when the request
-   * can't be taken or fails. Aborting `signal`, or ending the iteration early, frees its slot; after
+   * can't be taken or fails. Aborting `signal`, or ending the iteration early, frees its slot;
+   * after
    * an abort the iterator ends without a `done` event.
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;

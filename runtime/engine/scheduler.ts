@@ -179,7 +179,10 @@ export class Scheduler {
     return shares;
   }
 
-  /** Takes pages up to `tokenCount` tokens, from the youngest if need be. False: `sequence` gave way. */
+  /**
+   * Takes pages up to `tokenCount` tokens, from the youngest if need be. False: `sequence` gave
+   * way.
+   */
   #growPages(sequence: Sequence, tokenCount: number): boolean {
     while (sequence.pages.length < this.#pagesFor(tokenCount)) {
       const page = this.#pages.take();

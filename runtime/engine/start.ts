@@ -1,4 +1,6 @@
-/** The main thread's handle on the engine: starts the Worker and turns its messages into streams. */
+/**
+ * The main thread's handle on the engine: starts the Worker and turns its messages into streams.
+ */
 import { EngineError, KedgeError, UsageError } from "../errors.ts";
 import { CONTEXT_TOKENS_DEFAULT, MAX_CONTEXT_TOKENS, SLOTS_DEFAULT, SLOTS_MAX } from "../limits.ts";
 import type { Engine, EngineStats, GenerateEvent, GenerateRequest, ModelInfo } from "./engine.ts";

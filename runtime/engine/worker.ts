@@ -28,7 +28,9 @@ const PROGRESS_INTERVAL_MS = 100;
 
 let generation: Generation | null = null;
 let running = false;
-/** Ids cancelled or refused while a step runs are handled between steps: no step sees them change. */
+/**
+ * Ids cancelled or refused while a step runs are handled between steps: no step sees them change.
+ */
 const inbox: ToWorker[] = [];
 
 function post(message: FromWorker): void {

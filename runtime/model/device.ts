@@ -150,10 +150,14 @@ export interface Device {
   /** The adapter or engine, for people: "NVIDIA H100", "WASM relaxed SIMD". */
   readonly description: string;
 
-  /** Allocates every weight. Called once. Throws an error with a clear message where it does not fit. */
+  /**
+   * Allocates every weight. Called once. Throws an error with a clear message where it does not
+   * fit.
+   */
   declare(tensors: readonly TensorSpec[]): void;
   /** Copies a piece of one matrix: `bytes` start at `byteOffset` within matrix `matrix` of `key`.
-   * Pieces of a matrix arrive in order, begin and end on element borders, and may have any length. */
+   * Pieces of a matrix arrive in order, begin and end on element borders, and may have any
+   * length. */
   write(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void;
   /** All scales of one fp8 matrix. */
   writeScales(key: string, matrix: number, scales: Float32Array): void;
@@ -164,13 +168,19 @@ export interface Device {
   zeroSlot(slot: number): void;
   /** Reads KDA state of layer `layer` (index into shape.layers). */
   readState(layer: number, slot: number): Promise<KdaState>;
-  /** Reads latents of MLA layer `layer` at positions [0, count): [count, latentDim + sharedKeyDim]. */
+  /**
+   * Reads latents of MLA layer `layer` at positions [0, count): [count, latentDim + sharedKeyDim].
+   */
   readLatents(layer: number, pages: Uint32Array, count: number): Promise<Float32Array>;
-  /** Reads the residual stream of the step's rows, [rows, hiddenSize]; between blocks, for tests. */
+  /**
+   * Reads the residual stream of the step's rows, [rows, hiddenSize]; between blocks, for tests.
+   */
   readResidual(): Promise<Float32Array>;
   /** Reads the experts chosen by the last `moe` block, [rows, expertsPerToken], best first. */
   readRouting(): Promise<{ experts: Uint32Array; weights: Float32Array }>;
-  /** Tokens routed to each expert since the last call, [MoE layers in order][expertCount]; resets. */
+  /**
+   * Tokens routed to each expert since the last call, [MoE layers in order][expertCount]; resets.
+   */
   takeExpertUse(): Promise<Uint32Array>;
 
   begin(plan: StepPlan): void;

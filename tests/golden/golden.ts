@@ -98,10 +98,11 @@ export class GoldenModel {
     this.#past = 0;
   }
 
-  /** Runs the next tokens of the sequence in one step; logits of all rows, copied. */
+  /** Runs the next tokens of the sequence in one step; logits of all rows, or of none, copied. */
   async step(
     tokens: Uint32Array,
     observe?: (layer: number) => Promise<void>,
+    wantLogits = true,
   ): Promise<Float32Array> {
     const used = Math.ceil((this.#past + tokens.length) / PAGE_TOKENS);
     const plan: StepPlan = {
@@ -113,7 +114,7 @@ export class GoldenModel {
         past: this.#past,
         pages: this.pages.slice(0, used),
       }],
-      logitRows: Uint32Array.from(tokens, (_, row) => row),
+      logitRows: wantLogits ? Uint32Array.from(tokens, (_, row) => row) : new Uint32Array(0),
     };
     const result = await runStep(this.device, this.shape, plan, observe);
     assert.ok(result.nonFinite.every((flag) => flag === 0), "logits must be finite");

@@ -161,8 +161,10 @@ async function checkGreedy(model: GoldenModel): Promise<void> {
   const width = model.shape.vocabularySize;
   const wantedIds = Array.from(model.oracle.get("greedy_ids")!.values);
   const wantedLogits = model.values("greedy_logits");
-  const prompt = await model.prefill(64);
-  let next = argmax(prompt.subarray(prompt.length - width));
+  // As in serving: only the prompt's last row has logits.
+  model.restart();
+  await model.step(model.promptIds.slice(0, -1), undefined, false);
+  let next = argmax(await model.step(model.promptIds.slice(-1)));
   const found: number[] = [];
   for (let index = 0; index < wantedIds.length; index++) {
     found.push(next);

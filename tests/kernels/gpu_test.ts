@@ -82,6 +82,13 @@ withGpu("guarded() shows unwritten elements and writes out of bounds", async (gp
   await assert.rejects(takeGuarded(gpu, output, recorder), /outside its output/);
 });
 
+withGpu("Gpu.write takes parts of arrays, and empty ones", async (gpu) => {
+  const buffer = upload(gpu, Float32Array.of(1, 2, 3, 4));
+  gpu.write(buffer, 8, Float32Array.of(0, 7, 8, 9).subarray(1), 8);
+  gpu.write(buffer, 0, new Float32Array(0));
+  assert.deepStrictEqual(await download(gpu, buffer, 4), Float32Array.of(1, 2, 7, 8));
+});
+
 withGpu("compile() names file, line and column of a broken shader", async (gpu) => {
   const broken = defineKernel({
     name: "broken",

@@ -42,7 +42,7 @@ export function upload(gpu: Gpu, data: Words): GPUBuffer {
   const buffer = gpu.buffer("test input", data.byteLength);
   const bytes = new Uint8Array(Math.ceil(data.byteLength / 4) * 4);
   bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-  gpu.device.queue.writeBuffer(buffer, 0, bytes);
+  gpu.write(buffer, 0, bytes);
   return buffer;
 }
 
@@ -57,7 +57,9 @@ export async function download(
   return new Float32Array(await readback.read(recorder, buffer, 0, 4 * count));
 }
 
-/** An output of `count` floats, filled with NaN, between guard words. Bind it at `offset`, `bytes`. */
+/**
+ * An output of `count` floats, filled with NaN, between guard words. Bind it at `offset`, `bytes`.
+ */
 export interface Guarded {
   readonly buffer: GPUBuffer;
   readonly offset: number;

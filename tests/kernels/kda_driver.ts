@@ -80,6 +80,16 @@ export interface KdaOutputs {
   readonly scores: Float32Array;
 }
 
+interface Buffers {
+  readonly mixed: GPUBuffer;
+  readonly retention: GPUBuffer;
+  readonly beta: GPUBuffer;
+  readonly state: GPUBuffer;
+  readonly o: Guarded;
+  readonly scores: Guarded;
+  readonly kept: Guarded;
+}
+
 /** One step on the GPU. */
 export async function runKda(
   gpu: Gpu,
@@ -88,37 +98,62 @@ export async function runKda(
   inputs: KdaInputs,
 ): Promise<KdaOutputs> {
   const { headCount, keyDim } = shape;
-  const { mixed: mixedStride, values } = kdaWidths(shape);
   const rowCount = inputs.b.length / headCount;
   const plan = planOf(segments);
   const slots = inputs.state.length / (headCount * keyDim * shape.valueDim);
   const step = StepBuffers.create(gpu, stepCapacity([plan], slots));
   step.upload(plan);
   const recorder = new Recorder(gpu);
-  const mixed = upload(gpu, interleave(shape, inputs, rowCount));
-  const retention = upload(gpu, inputs.a);
-  const beta = upload(gpu, inputs.b);
-  const state = upload(gpu, inputs.state);
-  const o = guarded(gpu, rowCount * values);
-  const scores = guarded(gpu, Math.max(1, step.chunkCount) * headCount * 256);
-  const kept = guarded(gpu, Math.max(1, step.chunkCount) * headCount * keyDim);
-  const out = ({ buffer, offset, bytes }: Guarded) => write(buffer, offset, bytes);
-  const into = ({ buffer, offset, bytes }: Guarded) => read(buffer, offset, bytes);
-  const aLog = read(upload(gpu, inputs.aLog));
-  const dtBias = read(upload(gpu, inputs.dtBias));
+  const chunks = Math.max(1, step.chunkCount);
+  const buffers: Buffers = {
+    mixed: upload(gpu, interleave(shape, inputs, rowCount)),
+    retention: upload(gpu, inputs.a),
+    beta: upload(gpu, inputs.b),
+    state: upload(gpu, inputs.state),
+    o: guarded(gpu, inputs.v.length),
+    scores: guarded(gpu, chunks * headCount * 256),
+    kept: guarded(gpu, chunks * headCount * keyDim),
+  };
   kdaGate(
     recorder,
     await compileKdaGate(gpu),
-    { aLog, dtBias, mixed: write(mixed), retention: write(retention), beta: write(beta) },
-    { headCount, keyDim, mixedStride },
+    {
+      aLog: read(upload(gpu, inputs.aLog)),
+      dtBias: read(upload(gpu, inputs.dtBias)),
+      mixed: write(buffers.mixed),
+      retention: write(buffers.retention),
+      beta: write(buffers.beta),
+    },
+    { headCount, keyDim, mixedStride: kdaWidths(shape).mixed },
     rowCount,
   );
+  await recordRecurrence(gpu, recorder, shape, step, buffers);
+  const o = await takeGuarded(gpu, buffers.o, recorder);
+  await takeGuarded(gpu, buffers.kept);
+  return {
+    o,
+    state: await download(gpu, buffers.state, inputs.state.length),
+    scores: step.chunkCount === 0 ? new Float32Array(0) : await takeGuarded(gpu, buffers.scores),
+  };
+}
+
+/** Chunks and single steps, whichever the step's sequences need. */
+async function recordRecurrence(
+  gpu: Gpu,
+  recorder: Recorder,
+  shape: KdaShape,
+  step: StepBuffers,
+  { mixed, retention, beta, state, o, scores, kept }: Buffers,
+): Promise<void> {
+  const out = ({ buffer, offset, bytes }: Guarded) => write(buffer, offset, bytes);
+  const into = ({ buffer, offset, bytes }: Guarded) => read(buffer, offset, bytes);
+  const { chunks, prefills } = step;
   kdaChunkPrepare(
     recorder,
     await compileKdaChunkPrepare(gpu),
     {
       beta: read(beta),
-      chunks: step.chunks,
+      chunks,
       mixed: write(mixed),
       retention: write(retention),
       scores: out(scores),
@@ -127,44 +162,22 @@ export async function runKda(
     shape,
     step.chunkCount,
   );
+  const advanced = { mixed: read(mixed), chunks, state: write(state), o: out(o) };
   kdaChunkScan(
     recorder,
-    await compileKdaChunkScan(gpu, shape, rowCount),
-    {
-      mixed: read(mixed),
-      w: read(retention),
-      scores: into(scores),
-      kept: into(kept),
-      chunks: step.chunks,
-      prefills: step.prefills,
-      state: write(state),
-      o: out(o),
-    },
+    await compileKdaChunkScan(gpu, shape, step.rowCount),
+    { ...advanced, w: read(retention), scores: into(scores), kept: into(kept), prefills },
     shape,
     step.prefillCount,
   );
   kdaStep(
     recorder,
-    await compileKdaStep(gpu, keyDim),
-    {
-      mixed: read(mixed),
-      retention: read(retention),
-      beta: read(beta),
-      chunks: step.chunks,
-      state: write(state),
-      o: out(o),
-    },
+    await compileKdaStep(gpu, shape.keyDim),
+    { ...advanced, retention: read(retention), beta: read(beta) },
     shape,
     step.chunkCount,
     step.decodeCount,
   );
-  const found = await takeGuarded(gpu, o, recorder);
-  await takeGuarded(gpu, kept);
-  return {
-    o: found,
-    state: await download(gpu, state, inputs.state.length),
-    scores: step.chunkCount === 0 ? new Float32Array(0) : await takeGuarded(gpu, scores),
-  };
 }
 
 /** [rows][q | k | v]. */

@@ -121,7 +121,7 @@ withGpu("KDA gives a sequence the same bits alone and among others", async (gpu)
   }
 });
 
-withGpu("KDA gives the values of the specification, chunked and in steps", async (gpu) => {
+withGpu("KDA gives the values of the worked example, chunked and in steps", async (gpu) => {
   const shape = shapeOf(1, 3, 2);
   const table = (width: number, value: (t: number, d: number) => number) =>
     Float32Array.from({ length: 4 * width }, (_, i) => value(Math.floor(i / width), i % width));
@@ -223,7 +223,7 @@ withGpu("kdaGate() agrees with f64 over the whole range of gates", async (gpu) =
   assert.deepStrictEqual(await run(), found);
 });
 
-withGpu("kdaOutput() agrees with f64 and with the specification", async (gpu) => {
+withGpu("kdaOutput() agrees with f64 and with the worked example", async (gpu) => {
   const run = async (
     headCount: number,
     o: Float32Array,
@@ -233,7 +233,7 @@ withGpu("kdaOutput() agrees with f64 and with the specification", async (gpu) =>
     const valueDim = weight.length;
     const target = guarded(gpu, o.length);
     const words = new Uint8Array(o.buffer, o.byteOffset, o.byteLength).slice();
-    gpu.device.queue.writeBuffer(target.buffer, target.offset, words);
+    gpu.write(target.buffer, target.offset, words);
     const recorder = new Recorder(gpu);
     kdaOutput(
       recorder,

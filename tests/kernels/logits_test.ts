@@ -27,7 +27,7 @@ withGpu("logits_check flags rows with NaN or an infinity, and no others", async 
     });
     const output = guarded(gpu, rowCount);
     const flags = gpu.buffer("flags", output.bytes);
-    gpu.device.queue.writeBuffer(flags, 0, new Uint32Array(rowCount).fill(9));
+    gpu.write(flags, 0, new Uint32Array(rowCount).fill(9));
     const recorder = new Recorder(gpu);
     checkLogits(recorder, pipeline, upload(gpu, logits), flags, width, rowCount);
     recorder.copy(flags, 0, output.buffer, output.offset, output.bytes);

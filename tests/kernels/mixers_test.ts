@@ -259,10 +259,14 @@ for (const [format, latentFormat] of [["bf16", "f32"], ["fp8", "f32"], ["f32", "
           const rows = wanted.subarray(rowStart * HIDDEN, (rowStart + rowCount) * HIDDEN);
           const x = rmsNorm(rows, weights.norm, SHAPE.normEpsilon);
           const before = seen.get(slot) ?? new Float64Array(0);
-          // An f16 entry is one of two neighbours where f32 and f64 round apart: attend over what the
-          // cache holds, and compare that with the reference within half a step.
+          // An f16 entry is one of two neighbours where f32 and f64 round apart: attend over what
+          // the cache holds, and compare that with the reference within half a step.
           const cached = await readLatents(
-            ...[readback, new Recorder(gpu), latents, SHAPE.mla, capacity] as const,
+            readback,
+            new Recorder(gpu),
+            latents,
+            SHAPE.mla,
+            capacity,
             PAGES[slot]!,
             past + rowCount,
           );

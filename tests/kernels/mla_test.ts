@@ -5,6 +5,7 @@ import { read, Recorder, write } from "../../kernels/gpu/recorder.ts";
 import {
   allocateLatents,
   latentEntryBytes,
+  type LatentFormat,
   latentPrelude,
   latentQuads,
 } from "../../kernels/latent_cache.ts";
@@ -193,6 +194,30 @@ withGpu(
   },
 );
 
+/** An entry against its row: the latent within rounding, the shared key exactly, then zeros. */
+function checkEntry(
+  shape: MlaShape,
+  format: LatentFormat,
+  entry: Float64Array,
+  row: Float32Array,
+  weight: Float32Array,
+): void {
+  const { latentDim, sharedKeyDim } = shape;
+  // Half a step of the format, and f32's own error.
+  const relative = format === "f16" ? 2 ** -11 + 1e-6 : 1e-6;
+  const absolute = format === "f16" ? 3.1e-8 : 0;
+  for (const [c, value] of rmsNorm(row.slice(0, latentDim), weight, 1e-6).entries()) {
+    const allowed = relative * Math.abs(value) + absolute;
+    assert.ok(Math.abs(entry[c]! - value) <= allowed, `latent ${entry[c]}, ${value}`);
+  }
+  for (let c = 0; c < sharedKeyDim; c++) {
+    const value = row[latentDim + c]!;
+    const stored = format === "f16" ? decodeF16(encodeF16(value)) : value;
+    assert.ok(Object.is(entry[latentDim + c], stored), `key ${value}`);
+  }
+  assert.ok(entry.subarray(latentDim + sharedKeyDim).every((value) => value === 0), "padding");
+}
+
 for (const latentFormat of ["f16", "f32"] as const) {
   withGpu(`mlaLatent() writes the rows' entries and nothing else, ${latentFormat}`, async (gpu) => {
     for (const shape of [TINY, ODD, UNEVEN]) {
@@ -209,15 +234,21 @@ for (const latentFormat of ["f16", "f32"] as const) {
       const weight = normals(random, shape.latentDim);
       const plan = planOf(segments);
       const capacity = {
-        ...{ slots: 8, pages: 40, pageTokens, rows: 12, logitRows: 1, sequences: 3, latentFormat },
+        slots: 8,
+        pages: 40,
+        pageTokens,
+        rows: 12,
+        logitRows: 1,
+        sequences: 3,
         pagesPerSequence: 4,
+        latentFormat,
       };
       const step = StepBuffers.create(gpu, capacity);
       step.upload(plan);
       const bytes = capacity.pages * pageTokens * latentEntryBytes(shape, latentFormat);
       const before = new Uint8Array(bytes).map((_, i) => i * 37 + 11);
       const cache = allocateLatents(gpu, shape, capacity);
-      gpu.device.queue.writeBuffer(cache, 0, before);
+      gpu.write(cache, 0, before);
       const recorder = new Recorder(gpu);
       mlaLatent(
         recorder,
@@ -248,20 +279,8 @@ for (const latentFormat of ["f16", "f32"] as const) {
           const at = (page * pageTokens + position % pageTokens) * perEntry * valueBytes;
           const entry = found.slice(at, at + perEntry * valueBytes);
           wanted.set(entry, at);
-          const values = decode(entry);
           const row = compressed.subarray((rowStart + i) * width, (rowStart + i + 1) * width);
-          const normed = rmsNorm(row.slice(0, shape.latentDim), weight, 1e-6);
-          const relative = latentFormat === "f16" ? 2 ** -11 + 1e-6 : 1e-6;
-          for (const [c, value] of normed.entries()) {
-            const allowed = relative * Math.abs(value) + (latentFormat === "f16" ? 3.1e-8 : 0);
-            assert.ok(Math.abs(values[c]! - value) <= allowed, `latent ${values[c]}, ${value}`);
-          }
-          for (let c = 0; c < shape.sharedKeyDim; c++) {
-            const value = row[shape.latentDim + c]!;
-            const stored = latentFormat === "f16" ? decodeF16(encodeF16(value)) : value;
-            assert.ok(Object.is(values[shape.latentDim + c], stored), `key ${value}`);
-          }
-          assert.ok(values.subarray(width).every((value) => value === 0), "padding");
+          checkEntry(shape, latentFormat, decode(entry), row, weight);
         }
       }
       assert.deepStrictEqual(found, wanted);

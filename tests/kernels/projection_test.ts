@@ -31,7 +31,7 @@ function projections(gpu: Gpu): Promise<Projections> {
   return known;
 }
 
-/** W x of every row, into an output with guards and NaN: [rowCount, matrix rows] without padding. */
+/** W x of every row, into an output with guards and NaN: [rowCount, matrix rows], unpadded. */
 async function project(
   gpu: Gpu,
   matrix: Matrix,
@@ -61,7 +61,7 @@ async function project(
     return takeGuarded(gpu, output, recorder);
   }
   const plain = gpu.buffer("test output", 4 * rowCount * (width + 3));
-  gpu.device.queue.writeBuffer(plain, 0, new Uint32Array(rowCount * (width + 3)).fill(0x7fc00000));
+  gpu.write(plain, 0, new Uint32Array(rowCount * (width + 3)).fill(0x7fc00000));
   target.project(recorder, matrix, upload(gpu, x), xStride, plain, width + 3, 2, rowCount, false);
   for (let row = 0; row < rowCount; row++) {
     recorder.copy(

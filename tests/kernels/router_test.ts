@@ -21,7 +21,7 @@ async function run(gpu: Gpu, shape: MoeShape, logits: Float32Array, bias: Float3
   const outputs = [guarded(gpu, count), guarded(gpu, count)] as const;
   const experts = gpu.buffer("experts", 4 * count);
   const weights = gpu.buffer("weights", 4 * count);
-  gpu.device.queue.writeBuffer(weights, 0, new Uint32Array(count).fill(0x7fc00000));
+  gpu.write(weights, 0, new Uint32Array(count).fill(0x7fc00000));
   const recorder = new Recorder(gpu);
   const routing = { logits: upload(gpu, logits), bias: upload(gpu, bias), experts, weights };
   route(recorder, await compileRouter(gpu), shape, routing, rowCount);

@@ -129,7 +129,7 @@ for (const [index, test] of CASES.entries()) {
   });
 }
 
-withGpu("shortConv() gives the values of the specification", async (gpu) => {
+withGpu("shortConv() gives the values of the worked example", async (gpu) => {
   const channels = 3;
   const u = Float32Array.from({ length: 5 * channels }, (_, i) => 1 + Math.floor(i / channels));
   const taps = Float32Array.from({ length: 4 * channels }, (_, i) => 0.1 * (1 + i % 4));

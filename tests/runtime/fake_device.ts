@@ -1,5 +1,6 @@
 /**
- * A device whose "model" is a hash of all tokens a slot has seen, with the latent cache simulated as
+ * A device whose "model" is a hash of all tokens a slot has seen, with the latent cache simulated
+ * as
  * token ids in pages: any slip of slots, pages, positions or zeroing changes the logits.
  */
 import assert from "node:assert";

@@ -1,4 +1,6 @@
-/** The embedded model through HTTP on one device, as users reach it; registered by a file a device. */
+/**
+ * The embedded model through HTTP on one device, as users reach it; registered by a file a device.
+ */
 import assert from "node:assert";
 import OpenAI from "openai";
 import type { Engine } from "../../runtime/engine/engine.ts";

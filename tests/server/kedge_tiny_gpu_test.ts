@@ -1,4 +1,4 @@
 import { registerKedgeTinyTests } from "./kedge_tiny.ts";
 
 // A sample: the software adapter takes a second for ten tokens.
-registerKedgeTinyTests("webgpu", ["hello", "about", "joke", "sum", "json", "tool_call"]);
+registerKedgeTinyTests("webgpu", ["hello", "about", "joke", "json"]);

@@ -23,13 +23,14 @@ impl Format {
         }
     }
 
-    /// Where element `i` of a block of sixteen is stored, in elements: the order that makes
-    /// `Decode::block` hand out elements 0..4, 4..8, 8..12, 12..16.
-    pub fn position(self, i: usize) -> usize {
+    /// Where element `i` of the sixteen of output `o` is stored in a block of 4 outputs by 16
+    /// columns, in elements: the order that makes `Decode::block` hand out elements 0..4, 4..8,
+    /// 8..12, 12..16. f32 is interleaved by vectors: [column / 4][output][4].
+    pub fn position(self, o: usize, i: usize) -> usize {
         match self {
-            Format::F32 => i,
-            Format::F16 | Format::Bf16 => (i & 8) | ((i & 3) << 1) | ((i >> 2) & 1),
-            Format::Fp8 => ((i & 3) << 2) | (i >> 2),
+            Format::F32 => (i & 12) << 2 | o << 2 | i & 3,
+            Format::F16 | Format::Bf16 => o << 4 | i & 8 | (i & 3) << 1 | i >> 2 & 1,
+            Format::Fp8 => o << 4 | (i & 3) << 2 | i >> 2,
         }
     }
 }
@@ -84,14 +85,29 @@ const FP8_FACTOR: f32 = f32::from_bits((120 + 127) << 23);
 /// 2^-120, and neither the inputs nor the sums come near the ends of f32's range.
 pub const FP8_HALF_FACTOR: f32 = f32::from_bits((60 + 127) << 23);
 
+/// The upper halves of 32-bit lanes, and fp8's fields in 16-bit lanes. Read through volatile memory,
+/// because a constant that the compiler knows is made anew inside the loop.
+#[inline(always)]
+fn hidden_masks() -> [v128; 2] {
+    static MASKS: [u32; 2] = [0xffff_0000, 0x87f0_87f0];
+    MASKS.each_ref().map(|mask| u32x4_splat(unsafe { core::ptr::read_volatile(mask) }))
+}
+
 /// Reads sixteen weights of one output.
 pub trait Decode {
     /// Bytes of sixteen weights.
     const BLOCK_BYTES: usize;
+    /// From one output's weights of a block to the next output's.
+    const OUTPUT_BYTES: usize = Self::BLOCK_BYTES;
     /// Whether sums are scaled per segment of columns.
     const SCALED: bool;
     /// Elements 0..4, 4..8, 8..12, 12..16 (fp8: times 2^-120; NaN codes are left to the scales).
-    unsafe fn block(from: *const u8) -> [v128; 4];
+    unsafe fn block(from: *const u8, masks: [v128; 2]) -> [v128; 4];
+    /// The constants of `block`, fetched once before a loop.
+    #[inline(always)]
+    fn masks() -> [v128; 2] {
+        [u16x8_splat(0); 2]
+    }
 }
 
 pub struct F32;
@@ -101,11 +117,13 @@ pub struct Fp8;
 
 impl Decode for F32 {
     const BLOCK_BYTES: usize = 64;
+    /// f32 blocks of four outputs are interleaved by vectors.
+    const OUTPUT_BYTES: usize = 16;
     const SCALED: bool = false;
     #[inline(always)]
-    unsafe fn block(from: *const u8) -> [v128; 4] {
+    unsafe fn block(from: *const u8, _masks: [v128; 2]) -> [v128; 4] {
         let from = from as *const v128;
-        [v128_load(from), v128_load(from.add(1)), v128_load(from.add(2)), v128_load(from.add(3))]
+        [v128_load(from), v128_load(from.add(4)), v128_load(from.add(8)), v128_load(from.add(12))]
     }
 }
 
@@ -113,10 +131,14 @@ impl Decode for Bf16 {
     const BLOCK_BYTES: usize = 32;
     const SCALED: bool = false;
     #[inline(always)]
-    unsafe fn block(from: *const u8) -> [v128; 4] {
+    fn masks() -> [v128; 2] {
+        hidden_masks()
+    }
+    #[inline(always)]
+    unsafe fn block(from: *const u8, masks: [v128; 2]) -> [v128; 4] {
         let from = from as *const v128;
         let (a, b) = (v128_load(from), v128_load(from.add(1)));
-        let high = u32x4_splat(0xffff_0000);
+        let high = masks[0];
         [u32x4_shl(a, 16), v128_and(a, high), u32x4_shl(b, 16), v128_and(b, high)]
     }
 }
@@ -125,7 +147,7 @@ impl Decode for F16 {
     const BLOCK_BYTES: usize = 32;
     const SCALED: bool = false;
     #[inline(always)]
-    unsafe fn block(from: *const u8) -> [v128; 4] {
+    unsafe fn block(from: *const u8, _masks: [v128; 2]) -> [v128; 4] {
         let from = from as *const v128;
         let (a, b) = (v128_load(from), v128_load(from.add(1)));
         let low = |x| f16_lanes(u32x4_shl(x, 16));
@@ -147,13 +169,17 @@ impl Decode for Fp8 {
     const BLOCK_BYTES: usize = 16;
     const SCALED: bool = true;
     #[inline(always)]
-    unsafe fn block(from: *const u8) -> [v128; 4] {
+    fn masks() -> [v128; 2] {
+        hidden_masks()
+    }
+    #[inline(always)]
+    unsafe fn block(from: *const u8, masks: [v128; 2]) -> [v128; 4] {
         let x = v128_load(from as *const v128);
         // In 16-bit lanes: s eeee mmm ........ -> s 0000 eeee mmm 0000, the upper half of an f32.
-        let mask = u16x8_splat(0x87f0);
+        let mask = masks[1];
         let odd = v128_and(i16x8_shr(x, 4), mask);
         let even = v128_and(i16x8_shr(i16x8_shl(x, 8), 4), mask);
-        let high = u32x4_splat(0xffff_0000);
+        let high = masks[0];
         [u32x4_shl(even, 16), u32x4_shl(odd, 16), v128_and(even, high), v128_and(odd, high)]
     }
 }

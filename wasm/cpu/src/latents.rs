@@ -50,45 +50,39 @@ impl Latents {
     pub unsafe fn read(&self, pages: *const u32, position: usize, to: *mut f32) {
         let at = self.index(pages, position);
         for i in 0..self.width {
-            *to.add(i) = if self.half {
-                decode_f16(*self.values.u16().add(at + i))
-            } else {
-                *self.values.f32().add(at + i)
-            };
+            *to.add(i) = self.value(at + i);
         }
     }
 
     /// Unpacks positions [start, end) into the storage order of an f32 matrix whose row is a
-    /// position: [group of 4][block of 16][row in group][16]. Pads are left alone.
+    /// position: [group of 4][column / 4][row in group][4]. Pads are left alone.
     pub unsafe fn unpack(&self, pages: *const u32, start: usize, end: usize, tile: *mut f32) {
-        let blocks = self.width.div_ceil(16);
+        let stride = self.width.div_ceil(16) * 64;
         for position in start..end {
             let at = self.index(pages, position);
             let row = position - start;
-            let group = tile.add((row / 4 * blocks * 4 + row % 4) * 16);
-            for block in 0..blocks {
-                let to = group.add(block * 64);
-                let count = (self.width - block * 16).min(16);
-                let from = at + block * 16;
-                if self.half {
-                    self.unpack_half(from, count, to);
+            let to = tile.add(row / 4 * stride + row % 4 * 4);
+            let whole = self.width / 4 * 4;
+            for i in (0..whole).step_by(4) {
+                let value = if self.half {
+                    let bits = u32x4_load_extend_u16x4(self.values.u16().add(at + i));
+                    f16_lanes(u32x4_shl(bits, 16))
                 } else {
-                    core::ptr::copy_nonoverlapping(self.values.f32().add(from), to, count);
-                }
+                    load(self.values.f32().add(at + i))
+                };
+                store(to.add(i * 4), value);
+            }
+            for i in whole..self.width {
+                *to.add(whole * 4 + i - whole) = self.value(at + i);
             }
         }
     }
 
-    unsafe fn unpack_half(&self, from: usize, count: usize, to: *mut f32) {
-        let from = self.values.u16().add(from) as *const u16;
-        let whole = count / 4 * 4;
-        for i in (0..whole).step_by(4) {
-            let bits = u32x4_shl(u32x4_load_extend_u16x4(from.add(i)), 16);
-            store(to.add(i), f16_lanes(bits));
-        }
-        for i in whole..count {
-            *to.add(i) = decode_f16(*from.add(i));
+    unsafe fn value(&self, at: usize) -> f32 {
+        if self.half {
+            decode_f16(*self.values.u16().add(at))
+        } else {
+            *self.values.f32().add(at)
         }
     }
 }
-

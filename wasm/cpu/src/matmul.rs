@@ -42,8 +42,7 @@ pub enum Store {
     Add,
 }
 
-/// Memory that a multiplication uses: 4 x the widest input of `panel`, and `packed` as large as
-/// the largest input that is fp8 or mapped.
+/// Memory that a multiplication uses: `panel` four of the widest inputs, `packed` all inputs.
 #[derive(Clone, Copy)]
 pub struct Scratch {
     pub panel: *mut f32,
@@ -61,18 +60,11 @@ pub unsafe fn project(
     how: Store,
     scratch: Scratch,
 ) {
-    let scaled = weight.format == Format::Fp8;
-    let input = if scaled || !input.map.is_null() {
-        let factor = if scaled { FP8_HALF_FACTOR } else { 1.0 };
-        pack(input, count, weight.blocks * 16, factor, scratch.packed)
-    } else {
-        input
-    };
     match weight.format {
-        Format::F32 => multiply::<F32>(weight, input, count, output, how, scratch.panel),
-        Format::F16 => multiply::<F16>(weight, input, count, output, how, scratch.panel),
-        Format::Bf16 => multiply::<Bf16>(weight, input, count, output, how, scratch.panel),
-        Format::Fp8 => multiply::<Fp8>(weight, input, count, output, how, scratch.panel),
+        Format::F32 => multiply::<F32>(weight, input, count, output, how, scratch),
+        Format::F16 => multiply::<F16>(weight, input, count, output, how, scratch),
+        Format::Bf16 => multiply::<Bf16>(weight, input, count, output, how, scratch),
+        Format::Fp8 => multiply::<Fp8>(weight, input, count, output, how, scratch),
     }
 }
 
@@ -86,21 +78,10 @@ pub unsafe fn clear_pads(rows: Rows, count: usize, columns: usize) {
     }
 }
 
-/// Copies rows side by side, times a power of two.
-unsafe fn pack(input: Rows, count: usize, columns: usize, factor: f32, to: *mut f32) -> Rows {
-    let factor = f32x4_splat(factor);
-    for row in 0..count {
-        let (from, to) = (input.row(row), to.add(row * columns));
-        for i in (0..columns).step_by(4) {
-            store(to.add(i), f32x4_mul(load(from.add(i)), factor));
-        }
-    }
-    Rows::new(to, columns)
-}
-
-/// Rows computed together.
-const TILE_ROWS: usize = 6;
-/// Input bytes that stay in the second-level cache while the weights pass.
+/// Rows multiplied together. Four rows by two outputs keep the multiply-add units busy (8 chains of
+/// latency 4 on 2 units) and fit into the engine's 15 registers with one pointer for all inputs.
+const TILE_ROWS: usize = 4;
+/// Packed input bytes that stay in the second-level cache while the weights pass.
 const INPUT_BLOCK_BYTES: usize = 192 * 1024;
 
 unsafe fn multiply<D: Decode>(
@@ -109,34 +90,59 @@ unsafe fn multiply<D: Decode>(
     count: usize,
     output: Rows,
     how: Store,
-    panel: *mut f32,
+    scratch: Scratch,
 ) {
-    let fit = INPUT_BLOCK_BYTES / (weight.blocks * 64);
+    let width = weight.blocks * 16;
+    let factor = if D::SCALED { FP8_HALF_FACTOR } else { 1.0 };
+    for first in (0..count).step_by(TILE_ROWS) {
+        let rows = TILE_ROWS.min(count - first);
+        pack(input, first, rows, width, factor, scratch.packed.add(first * width));
+    }
+    if count == 1 {
+        return multiply_one::<D>(weight, scratch.packed, output.row(0), how);
+    }
+    let fit = INPUT_BLOCK_BYTES / (width * 4);
     let step = (fit / TILE_ROWS * TILE_ROWS).max(2 * TILE_ROWS);
-    let groups = pad4(weight.rows) / 4;
     for first in (0..count).step_by(step) {
         let last = count.min(first + step);
-        for group in 0..groups {
-            let group = Group::new::<D>(weight, group);
-            if last - first == 1 {
-                group.rows::<D, 1>(input, output, first, how);
-                continue;
-            }
-            let group = group.unpacked::<D>(panel);
-            let mut row = first;
-            while row + TILE_ROWS <= last {
-                group.rows::<F32, TILE_ROWS>(input, output, row, how);
-                row += TILE_ROWS;
-            }
-            match last - row {
-                5 => group.rows::<F32, 5>(input, output, row, how),
-                4 => group.rows::<F32, 4>(input, output, row, how),
-                3 => group.rows::<F32, 3>(input, output, row, how),
-                2 => group.rows::<F32, 2>(input, output, row, how),
-                1 => group.rows::<F32, 1>(input, output, row, how),
-                _ => {}
+        for group in 0..pad4(weight.rows) / 4 {
+            let group = Group::new::<D>(weight, group).unpacked::<D>(scratch.panel);
+            for row in (first..last).step_by(TILE_ROWS) {
+                let x = scratch.packed.add(row * width);
+                match last - row {
+                    1 => group.rows::<1>(x, output, row, how),
+                    2 => group.rows::<2>(x, output, row, how),
+                    3 => group.rows::<3>(x, output, row, how),
+                    _ => group.rows::<TILE_ROWS>(x, output, row, how),
+                }
             }
         }
+    }
+}
+
+/// Interleaves `rows` rows by vectors of four columns, times a power of two:
+/// [width / 4][rows][4].
+unsafe fn pack(
+    input: Rows,
+    first: usize,
+    rows: usize,
+    width: usize,
+    factor: f32,
+    to: *mut f32,
+) {
+    let factor = f32x4_splat(factor);
+    for r in 0..rows {
+        let from = input.row(first + r);
+        for i in (0..width).step_by(4) {
+            store(to.add(i * rows + r * 4), f32x4_mul(load(from.add(i)), factor));
+        }
+    }
+}
+
+/// One row, straight from the stored weights.
+unsafe fn multiply_one<D: Decode>(weight: &Matrix, x: *const f32, output: *mut f32, how: Store) {
+    for group in 0..pad4(weight.rows) / 4 {
+        Group::new::<D>(weight, group).one_row::<D>(x, output, how);
     }
 }
 
@@ -154,11 +160,10 @@ struct Group {
 
 impl Group {
     unsafe fn new<D: Decode>(weight: &Matrix, group: usize) -> Group {
-        let segments = weight.blocks.div_ceil(weight.segment_blocks);
         let scales = weight.scales();
         Group {
             data: weight.data().add(group * weight.group_bytes()),
-            scales: if D::SCALED { scales.add(group * segments * 4) } else { core::ptr::null() },
+            scales: if D::SCALED { scales.add(group * weight.segments() * 4) } else { scales },
             blocks: weight.blocks,
             segment_blocks: weight.segment_blocks,
             output: group * 4,
@@ -171,76 +176,136 @@ impl Group {
         if D::BLOCK_BYTES == F32::BLOCK_BYTES {
             return self;
         }
-        for block in 0..self.blocks * 4 {
-            let values = D::block(self.data.add(block * D::BLOCK_BYTES));
-            for (i, value) in values.into_iter().enumerate() {
-                store(panel.add(block * 16 + i * 4), value);
+        let masks = D::masks();
+        for block in 0..self.blocks {
+            for o in 0..4 {
+                let from = self.data.add((block * 4 + o) * D::BLOCK_BYTES);
+                let values = D::block(from, masks);
+                for i in 0..4 {
+                    store(panel.add(block * 64 + i * 16 + o * 4), values[i]);
+                }
             }
         }
         Group { data: panel as *const u8, ..self }
     }
 
-    /// R rows by four outputs.
+    /// R packed rows by the four outputs, from f32 weights.
     #[inline(always)]
-    unsafe fn rows<D: Decode, const R: usize>(
-        self,
-        input: Rows,
+    unsafe fn rows<const R: usize>(
+        mut self,
+        mut x: *const f32,
         output: Rows,
         first: usize,
         how: Store,
     ) {
-        let mut x: [*const f32; R] = core::array::from_fn(|r| input.row(first + r) as *const f32);
-        let mut data = self.data;
         let mut total = [zero(); R];
-        let mut left = self.blocks;
-        let mut scales = self.scales;
-        while left > 0 {
-            let blocks = left.min(self.segment_blocks);
-            let sums = segment::<D, R>(data, x, blocks);
-            if scales.is_null() {
-                total = sums;
-            } else {
-                for r in 0..R {
-                    total[r] = fma(sums[r], load(scales), total[r]);
-                }
-                scales = scales.add(4);
-            }
-            data = data.add(blocks * 4 * D::BLOCK_BYTES);
-            for pointer in &mut x {
-                *pointer = pointer.add(blocks * 16);
-            }
-            left -= blocks;
+        while self.blocks > 0 {
+            let blocks = self.blocks.min(self.segment_blocks);
+            let sums = segment::<R>(self.data as *const f32, x, blocks);
+            total = accumulate(total, sums, self.scales);
+            self = self.behind(blocks, blocks * 4 * F32::BLOCK_BYTES);
+            x = x.add(blocks * 16 * R);
         }
         for r in 0..R {
-            let to = output.row(first + r).add(self.output);
-            let value = if how == Store::Add { f32x4_add(load(to), total[r]) } else { total[r] };
-            store(to, value);
+            put(output.row(first + r).add(self.output), total[r], how);
+        }
+    }
+
+    /// One row by the four outputs.
+    #[inline(always)]
+    unsafe fn one_row<D: Decode>(mut self, mut x: *const f32, output: *mut f32, how: Store) {
+        let mut total = [zero()];
+        while self.blocks > 0 {
+            let blocks = self.blocks.min(self.segment_blocks);
+            let sums = one_row_sums::<D>(self.data, x, blocks);
+            total = accumulate(total, [sums], self.scales);
+            self = self.behind(blocks, blocks * 4 * D::BLOCK_BYTES);
+            x = x.add(blocks * 16);
+        }
+        put(output.add(self.output), total[0], how);
+    }
+
+    /// What is left behind the first segment.
+    #[inline(always)]
+    unsafe fn behind(self, blocks: usize, bytes: usize) -> Group {
+        let scales = self.scales;
+        Group {
+            data: self.data.add(bytes),
+            scales: if scales.is_null() { scales } else { scales.add(4) },
+            blocks: self.blocks - blocks,
+            ..self
         }
     }
 }
 
-/// Sums of R rows by four outputs over `blocks` blocks of columns: lane o of result r.
+/// total + sums * scales; without scales there is one segment, whose sums are the total.
 #[inline(always)]
-unsafe fn segment<D: Decode, const R: usize>(
-    data: *const u8,
-    x: [*const f32; R],
-    blocks: usize,
-) -> [v128; R] {
-    if R == 1 {
-        return [four_sums::<D>(data, x[0], blocks); R];
+unsafe fn accumulate<const N: usize>(
+    total: [v128; N],
+    sums: [v128; N],
+    scales: *const f32,
+) -> [v128; N] {
+    if scales.is_null() {
+        return sums;
     }
-    let low = pair_sums::<R>(data as *const f32, x, blocks);
-    let high = pair_sums::<R>((data as *const f32).add(32), x, blocks);
+    let scales = load(scales);
+    core::array::from_fn(|i| fma(sums[i], scales, total[i]))
+}
+
+#[inline(always)]
+unsafe fn put(to: *mut f32, value: v128, how: Store) {
+    store(to, if how == Store::Add { f32x4_add(load(to), value) } else { value });
+}
+
+/// Sums of R packed rows by four outputs over `blocks` blocks of columns: lane o of result r.
+#[inline(always)]
+unsafe fn segment<const R: usize>(data: *const f32, x: *const f32, blocks: usize) -> [v128; R] {
+    if R <= 2 {
+        // Few rows: all four outputs, for enough chains in flight.
+        let sums = tile::<R, 4>(data, x, blocks);
+        return sums.map(|sums| merge(halves(sums[0], sums[1]), halves(sums[2], sums[3])));
+    }
+    let low = tile::<R, 2>(data, x, blocks).map(|sums| halves(sums[0], sums[1]));
+    let high = tile::<R, 2>(data.add(8), x, blocks).map(|sums| halves(sums[0], sums[1]));
     core::array::from_fn(|r| merge(low[r], high[r]))
 }
 
-/// Sums of one row by four outputs, straight from the stored weights.
+/// Four-lane sums of R packed rows by O outputs of an f32 group.
+///
+/// Each sum gets one term an iteration: unrolled, the compiler would nest the terms of a sum, hold
+/// all their inputs at once and run out of registers.
 #[inline(always)]
-unsafe fn four_sums<D: Decode>(mut data: *const u8, mut x: *const f32, blocks: usize) -> v128 {
+unsafe fn tile<const R: usize, const O: usize>(
+    mut data: *const f32,
+    mut x: *const f32,
+    blocks: usize,
+) -> [[v128; O]; R] {
+    let mut sum = [[zero(); O]; R];
+    for _ in 0..blocks * 4 {
+        let mut w = [zero(); O];
+        for o in 0..O {
+            w[o] = load(data.add(o * 4));
+        }
+        for r in 0..R {
+            let value = load(x.add(r * 4));
+            for o in 0..O {
+                sum[r][o] = fma(w[o], value, sum[r][o]);
+            }
+        }
+        data = data.add(16);
+        x = x.add(4 * R);
+    }
+    sum
+}
+
+/// Sums of one row by the four outputs of a group, straight from the stored weights.
+#[inline(always)]
+unsafe fn one_row_sums<D: Decode>(mut data: *const u8, mut x: *const f32, blocks: usize) -> v128 {
+    let masks = D::masks();
     let mut sum = [zero(); 4];
     for _ in 0..blocks {
         for o in 0..4 {
-            let w = D::block(data.add(o * D::BLOCK_BYTES));
+            let w = D::block(data.add(o * D::OUTPUT_BYTES), masks);
             for i in 0..4 {
                 sum[o] = fma(w[i], load(x.add(i * 4)), sum[o]);
             }
@@ -249,30 +314,4 @@ unsafe fn four_sums<D: Decode>(mut data: *const u8, mut x: *const f32, blocks: u
         x = x.add(16);
     }
     merge(halves(sum[0], sum[1]), halves(sum[2], sum[3]))
-}
-
-/// `halves` of R rows by two outputs of an f32 group. Two outputs, because 2 R sums, two weights
-/// and one input then fit into the 15 registers that the engine gives out.
-#[inline(always)]
-unsafe fn pair_sums<const R: usize>(
-    mut data: *const f32,
-    mut x: [*const f32; R],
-    blocks: usize,
-) -> [v128; R] {
-    let mut sum = [[zero(); 2]; R];
-    for _ in 0..blocks {
-        for i in 0..4 {
-            let (w0, w1) = (load(data.add(i * 4)), load(data.add(16 + i * 4)));
-            for r in 0..R {
-                let value = load(x[r].add(i * 4));
-                sum[r][0] = fma(w0, value, sum[r][0]);
-                sum[r][1] = fma(w1, value, sum[r][1]);
-            }
-        }
-        data = data.add(64);
-        for pointer in &mut x {
-            *pointer = pointer.add(16);
-        }
-    }
-    core::array::from_fn(|r| halves(sum[r][0], sum[r][1]))
 }

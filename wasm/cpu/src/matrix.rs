@@ -1,8 +1,8 @@
 //! How a weight matrix lies in memory.
 //!
 //! Rows are padded to groups of 4 and columns to blocks of 16, both with zeros, so that no kernel
-//! has a tail. Storage order: [group of 4 rows][block of 16 columns][row in group][16 elements],
-//! with the sixteen elements in `Format::position` order. A kernel that computes four outputs thus
+//! has a tail. Storage order: [group of 4 rows][block of 16 columns][64 elements], the elements of a
+//! block in `Format::position` order. A kernel that computes four outputs thus
 //! reads one stream.
 
 use crate::formats::{self, Format};
@@ -102,6 +102,11 @@ impl Matrix {
         self.scales.as_ref().map_or(core::ptr::null(), |scales| scales.f32())
     }
 
+    /// Segments of columns with a scale of their own.
+    pub fn segments(&self) -> usize {
+        self.blocks.div_ceil(self.segment_blocks)
+    }
+
     /// Bytes of one group of 4 rows.
     pub fn group_bytes(&self) -> usize {
         self.blocks * 64 * self.format.bytes()
@@ -109,8 +114,8 @@ impl Matrix {
 
     /// Where element [row][column] is stored, in elements.
     fn offset(&self, row: usize, column: usize) -> usize {
-        let block = (row / 4 * self.blocks + column / 16) * 4 + row % 4;
-        block * 16 + self.format.position(column % 16)
+        let block = row / 4 * self.blocks + column / 16;
+        block * 64 + self.format.position(row % 4, column % 16)
     }
 
     /// Stores a piece of the row-major source that starts `byte_offset` into it.

@@ -85,6 +85,11 @@ impl MlaScratch {
     }
 }
 
+/// Most rows that are multiplied by a tile of latents at once.
+pub fn score_rows(shape: &Mla) -> u64 {
+    (ROW_BLOCK * shape.heads) as u64
+}
+
 fn query_stride(shape: &Mla) -> usize {
     pad16(shape.heads * (shape.nope + shape.shared)) + 16
 }
@@ -279,9 +284,9 @@ unsafe fn mix(
             core::array::from_fn(|i| f32x4_mul(load(to.add(i * 4)), keep));
         for row in 0..seen {
             let weight = splat(weights.add(row));
-            let from = tile.add((row / 4 * blocks * 4 + block * 4 + row % 4) * 16);
+            let from = tile.add((row / 4 * blocks + block) * 64 + row % 4 * 4);
             for i in 0..4 {
-                sum[i] = fma(weight, load(from.add(i * 4)), sum[i]);
+                sum[i] = fma(weight, load(from.add(i * 16)), sum[i]);
             }
         }
         for i in 0..4 {

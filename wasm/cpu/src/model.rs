@@ -72,14 +72,16 @@ impl Work {
         let rows = capacity.rows as u64;
         let hidden = pad16(shape.hidden) as u64;
         let logit_rows = capacity.logit_rows as u64;
+        let input = widths.input.max(shape.mla.nope).max(shape.mla.width());
+        let input = pad16(input) as u64;
         let intermediate = rows * pad16(widths.intermediate) as u64;
         [
             rows * hidden,
             rows * hidden,
             logit_rows * hidden,
             logit_rows * pad4(shape.vocabulary) as u64,
-            4 * pad16(widths.input) as u64,
-            rows.max(logit_rows) * pad16(widths.input) as u64,
+            4 * input,
+            rows.max(logit_rows).max(mla::score_rows(&shape.mla)) * input,
             intermediate,
             intermediate,
             rows * pad16(shape.moe.experts) as u64,

@@ -115,6 +115,8 @@ impl Encoding {
         self.text.resize(byte_length + PADDING, 0);
         self.cursor = Cursor::new(byte_length, allow_special);
         self.ids.clear();
+        // English has some four bytes a token.
+        self.ids.reserve(byte_length / 4);
     }
 
     /// Encodes about `bytes_max` bytes more; true when all are done.

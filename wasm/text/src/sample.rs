@@ -5,10 +5,10 @@
 //! the k-th largest logit from below, and only blocks above the bound are looked into.
 
 use crate::random::uniform;
-use crate::simd::{BLOCK, Exp2, block_max, find_from, mask_block};
+use crate::simd::{BLOCK, Exp2, block_max, find_between, mask_block};
 
-/// Blocks looked into first for a nucleus, which is mostly small.
-const NUCLEUS_BLOCKS: usize = 32;
+/// Blocks looked into first for a nucleus, which is mostly small; then all.
+const NUCLEUS_BLOCKS: [usize; 2] = [64, 512];
 /// Buckets of a histogram over logits.
 const BUCKETS: usize = 1024;
 /// Tokens less probable than the best by this factor, over the vocabulary size, get weight 0: all of
@@ -225,56 +225,72 @@ impl Sampler {
 
     /// Collects the tokens with logits from `lowest` up, in the order of ids.
     fn collect(&mut self, lowest: f32) {
+        self.collect_between(lowest, f32::INFINITY, |_| true);
+    }
+
+    /// Collects the tokens with logits from `low` to `high` that are `wanted`, in the order of ids.
+    fn collect_between(&mut self, low: f32, high: f32, wanted: impl Fn(f32) -> bool) {
         self.candidates.clear();
-        for (block, max) in self.block_max.iter().enumerate() {
-            if *max >= lowest {
-                let start = block * BLOCK;
-                find_from(&self.logits[start..start + BLOCK], lowest, |at, logit| {
+        for (block, _) in self.block_max.iter().enumerate().filter(|(_, max)| **max >= low) {
+            let start = block * BLOCK;
+            find_between(&self.logits[start..start + BLOCK], low, high, |at, logit| {
+                if wanted(logit) {
                     self.candidates.push((logit, (start + at) as u32));
-                });
-            }
+                }
+            });
         }
         // The padding is -inf.
-        if lowest == f32::NEG_INFINITY {
+        if low == f32::NEG_INFINITY {
             self.candidates.retain(|(_, id)| (*id as usize) < self.size);
         }
     }
 
     fn top_k(&mut self, count: usize) -> Cut {
         let mut left = count;
-        if count * 2 < self.block_max.len() {
+        if count < self.block_max.len() {
             self.collect_best(count);
         } else {
             let lowest = self.block_max.iter().fold(self.max, |a, b| a.min(*b));
             // Most rows reach about as far below the least maximum as that is below the largest.
             let range = (self.max - lowest.max(f32::MIN)) * 3.0;
-            left -= self.collect_bucket(range, count as f64, |_| 1.0) as usize;
+            left -= self.collect_bucket(range, count as f64, true) as usize;
         }
         let (_, &mut (logit, id), _) = self.candidates.select_nth_unstable_by(left - 1, best_first);
         Cut { logit, id }
     }
 
-    /// Collects the bucket of a histogram over `range` below the largest logit in which `measure`,
-    /// summed over tokens from the best down, reaches `target`; returns the sum before it.
-    fn collect_bucket(&mut self, range: f32, target: f64, measure: impl Fn(usize) -> f64) -> f64 {
-        let width = BUCKETS as f32 / range.max(f32::MIN_POSITIVE);
+    /// Collects the bucket of a histogram over `range` below the largest logit in which the weights,
+    /// or with `counted` the numbers, of tokens from the best down reach `target`; returns the sum
+    /// before it.
+    fn collect_bucket(&mut self, range: f32, target: f64, counted: bool) -> f64 {
+        let (max, width) = (self.max, BUCKETS as f32 / range.max(f32::MIN_POSITIVE));
         // Never rises with the logit, so that buckets are in the order of the tokens.
-        let bucket = |logit: f32| (((self.max - logit) * width) as usize).min(BUCKETS - 1);
+        let bucket = |logit: f32| (((max - logit) * width) as usize).min(BUCKETS - 1);
         self.buckets.fill(0.0);
-        for (id, logit) in self.logits[..self.size].iter().enumerate() {
-            self.buckets[bucket(*logit)] += measure(id);
+        for (block, sum) in self.block_sum.iter().enumerate() {
+            let start = block * BLOCK;
+            let end = (start + BLOCK).min(self.size);
+            if counted {
+                for logit in &self.logits[start..end] {
+                    self.buckets[bucket(*logit)] += 1.0;
+                }
+            } else if *sum > 0.0 {
+                for (logit, weight) in self.logits[start..end].iter().zip(&self.weights[start..end])
+                {
+                    self.buckets[bucket(*logit)] += *weight as f64;
+                }
+            }
         }
         let (mut chosen, mut before) = (0, 0.0);
         while chosen + 1 < BUCKETS && before + self.buckets[chosen] < target {
             before += self.buckets[chosen];
             chosen += 1;
         }
-        self.candidates.clear();
-        for (id, &logit) in self.logits[..self.size].iter().enumerate() {
-            if bucket(logit) == chosen {
-                self.candidates.push((logit, id as u32));
-            }
-        }
+        // Bounds a bucket too wide, as they are rounded.
+        let edge = |bucket: usize| max - bucket as f32 / width;
+        let low = if chosen + 2 < BUCKETS { edge(chosen + 2) } else { f32::NEG_INFINITY };
+        let high = if chosen > 1 { edge(chosen - 1) } else { f32::INFINITY };
+        self.collect_between(low, high, |logit| bucket(logit) == chosen);
         before
     }
 
@@ -292,20 +308,22 @@ impl Sampler {
     /// Keeps the shortest prefix of the weighed tokens that has `share` of their weight.
     fn nucleus(&mut self, share: f64, scale: f32) -> Cut {
         let mut target = share * self.block_sum.iter().sum::<f64>();
-        self.collect_best(NUCLEUS_BLOCKS);
-        let sum: f64 = self.candidates.iter().map(|(_, id)| self.weight(*id as usize)).sum();
-        if sum < target {
-            let range = -self.floor() * std::f32::consts::LN_2 / scale;
-            let (weights, sums) =
-                (std::mem::take(&mut self.weights), std::mem::take(&mut self.block_sum));
-            target -= self.collect_bucket(range, target, |id| weight(&weights, &sums, id));
-            (self.weights, self.block_sum) = (weights, sums);
+        for blocks in NUCLEUS_BLOCKS {
+            self.collect_best(blocks);
+            let weights = self.candidates.iter().map(|(_, id)| self.weight(*id));
+            if weights.sum::<f64>() >= target {
+                return self.prefix(target);
+            }
         }
+        let range = -self.floor() * std::f32::consts::LN_2 / scale;
+        target -= self.collect_bucket(range, target, false);
         self.prefix(target)
     }
 
-    fn weight(&self, id: usize) -> f64 {
-        weight(&self.weights, &self.block_sum, id)
+    /// Weight of a token; a block of sum 0 has none.
+    fn weight(&self, id: u32) -> f64 {
+        let is_weighed = self.block_sum[id as usize / BLOCK] > 0.0;
+        if is_weighed { self.weights[id as usize] as f64 } else { 0.0 }
     }
 
     /// Where the candidates' weights, best first, reach `target`: quickselect by weight, O(n).
@@ -315,7 +333,7 @@ impl Sampler {
         while rest.len() > 1 {
             let middle = rest.len() / 2;
             rest.select_nth_unstable_by(middle, best_first);
-            let sum: f64 = rest[..middle].iter().map(|(_, id)| self.weight(*id as usize)).sum();
+            let sum: f64 = rest[..middle].iter().map(|(_, id)| self.weight(*id)).sum();
             if sum >= target {
                 rest = &mut rest[..middle];
             } else {
@@ -352,9 +370,4 @@ impl Sampler {
         }
         last as u32
     }
-}
-
-/// Weight of a token; 0 in a block that has none.
-fn weight(weights: &[f32], block_sums: &[f64], id: usize) -> f64 {
-    if block_sums[id / BLOCK] > 0.0 { weights[id] as f64 } else { 0.0 }
 }

@@ -73,10 +73,9 @@ impl Exp2 {
     ) -> f64 {
         let (max, scale, floor) = (f32x4_splat(max), f32x4_splat(scale), f32x4_splat(floor));
         let (magic, one) = (f32x4_splat(self.magic), f32x4_splat(self.one));
-        let [c5, c4, c3, c2, c1] = self.coefficients.map(f32x4_splat);
-        let mut sum = f32x4_splat(0.0);
-        for (value, weight) in values.chunks_exact(LANES).zip(weights.chunks_exact_mut(LANES)) {
-            let t = f32x4_mul(f32x4_sub(load(value), max), scale);
+        let [c5, c4, c3, c2, c1] = self.coefficients.map(|c| f32x4_splat(c));
+        let exp2 = |values: &[f32]| {
+            let t = f32x4_mul(f32x4_sub(load(values), max), scale);
             let shifted = f32x4_add(t, magic);
             let f = f32x4_sub(t, f32x4_sub(shifted, magic));
             let mut p = f32x4_add(f32x4_mul(c5, f), c4);
@@ -86,9 +85,16 @@ impl Exp2 {
             p = f32x4_add(f32x4_mul(p, f), one);
             let e = i32x4_add(p, i32x4_shl(shifted, 23));
             // Also false where -inf times a scale of 0 is NaN.
-            let e = v128_and(e, f32x4_ge(t, floor));
-            store(weight, e);
-            sum = f32x4_add(sum, e);
+            v128_and(e, f32x4_ge(t, floor))
+        };
+        let mut sum = f32x4_splat(0.0);
+        let pairs = values.chunks_exact(4 * LANES).zip(weights.chunks_exact_mut(4 * LANES));
+        for (values, weights) in pairs {
+            for at in [0, LANES, 2 * LANES, 3 * LANES] {
+                let e = exp2(&values[at..]);
+                store(&mut weights[at..], e);
+                sum = f32x4_add(sum, e);
+            }
         }
         add_lanes(sum)
     }
@@ -110,11 +116,12 @@ pub fn mask_block(values: &[f32], weights: &mut [f32], lowest: f32, keep_equal: 
     add_lanes(sum)
 }
 
-/// Calls `found` with the place and value of each element of the block from `lowest` up.
-pub fn find_from(values: &[f32], lowest: f32, mut found: impl FnMut(usize, f32)) {
-    let bound = f32x4_splat(lowest);
+/// Calls `found` with the place and value of each element of the block from `low` to `high`.
+pub fn find_between(values: &[f32], low: f32, high: f32, mut found: impl FnMut(usize, f32)) {
+    let (low, high) = (f32x4_splat(low), f32x4_splat(high));
     for (i, four) in values.chunks_exact(LANES).enumerate() {
-        let mut mask = i32x4_bitmask(f32x4_ge(load(four), bound));
+        let vector = load(four);
+        let mut mask = i32x4_bitmask(v128_and(f32x4_ge(vector, low), f32x4_le(vector, high)));
         while mask != 0 {
             let lane = mask.trailing_zeros() as usize;
             found(i * LANES + lane, four[lane]);

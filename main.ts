@@ -1,0 +1,131 @@
+/**
+ * The command line: parses, then calls one command of runtime/cli/. Each command is imported when
+ * it runs, so that none pays for what another needs.
+ */
+import { Command, CommanderError, Option } from "commander";
+import { decimalNumber, nonEmpty, wholeNumber } from "./runtime/cli/values.ts";
+import { KedgeError } from "./runtime/errors.ts";
+import { MAX_CONTEXT_TOKENS, MAX_TEMPERATURE, SLOTS_MAX } from "./runtime/limits.ts";
+
+const VERSION = "0.1.0";
+
+/** Commander's message as one line; further lines hold its suggestion. */
+function usageLine(message: string): string {
+  const line = message.trim().replace(/^error: /, "").replaceAll(/\s*\n\s*/g, " ")
+    .replace(" is invalid. ", " is invalid: ");
+  return `kedge: ${line.replace(/\.$/, "")}; see kedge --help\n`;
+}
+
+function modelOption(): Option {
+  return new Option("-m, --model <dir>", "model folder (default: the embedded kedge-tiny)")
+    .env("KEDGE_MODEL").argParser(nonEmpty);
+}
+
+function deviceOption(): Option {
+  return new Option(
+    "-d, --device <kind>",
+    "what computes; auto takes a hardware WebGPU adapter where there is one, else the CPU",
+  ).choices(["auto", "webgpu", "cpu"]).default("auto").env("KEDGE_DEVICE");
+}
+
+function addServe(program: Command): void {
+  program.command("serve")
+    .description("Serve a model over HTTP, with the OpenAI API")
+    .addOption(modelOption())
+    .addOption(deviceOption())
+    .addOption(
+      new Option("--host <address>", "address to listen on; only this machine unless changed")
+        .default("127.0.0.1").env("KEDGE_HOST").argParser(nonEmpty),
+    )
+    .addOption(
+      new Option("-p, --port <number>", "port to listen on; 0 picks a free one")
+        .default(11500).env("KEDGE_PORT").argParser(wholeNumber(0, 65535)),
+    )
+    .addOption(
+      new Option("--slots <count>", "sequences computed at the same time")
+        .env("KEDGE_SLOTS").argParser(wholeNumber(1, SLOTS_MAX)),
+    )
+    .addOption(
+      new Option("--context <tokens>", "most tokens of prompt and completion together")
+        .env("KEDGE_CONTEXT").argParser(wholeNumber(1, MAX_CONTEXT_TOKENS)),
+    )
+    .addHelpText(
+      "after",
+      "\nExamples:\n  kedge serve\n  kedge serve --model /models/Kimi-Linear --port 8080\n" +
+        "\nSIGINT or SIGTERM ends it: it takes no new requests and finishes those that run.",
+    )
+    .action(async (options) => (await import("./runtime/cli/serve.ts")).serve(options));
+}
+
+function addRun(program: Command): void {
+  program.command("run")
+    .description("Print one completion, as it is made")
+    .argument("<prompt>", "what to say to the model")
+    .addOption(modelOption())
+    .addOption(deviceOption())
+    .addOption(
+      new Option("-n, --max-tokens <count>", "most tokens to generate (default: what fits)")
+        .argParser(wholeNumber(1, MAX_CONTEXT_TOKENS)),
+    )
+    .addOption(
+      new Option("-t, --temperature <number>", "0 always takes the likeliest token")
+        .argParser(decimalNumber(0, MAX_TEMPERATURE)),
+    )
+    .addOption(
+      new Option("--seed <number>", "makes the draws repeatable (default: a random one)")
+        .argParser(wholeNumber(0, Number.MAX_SAFE_INTEGER)),
+    )
+    .option("--raw", "continue the prompt as it stands, without the chat layout")
+    .action(async (prompt, options) => (await import("./runtime/cli/run.ts")).run(prompt, options));
+}
+
+function addBench(program: Command): void {
+  program.command("bench")
+    .description("Measure this machine with a model and print a table")
+    .addOption(modelOption())
+    .addOption(deviceOption())
+    .option("--full", "more repetitions")
+    .option("--json", "print one JSON object instead of the table")
+    .action(async (options) => (await import("./runtime/cli/bench.ts")).bench(options));
+}
+
+function addTest(program: Command): void {
+  program.command("test")
+    .description("Run the test suite; installs software Vulkan where it may and none is there")
+    .argument("[filter]", "run only test files whose path contains this")
+    .action(async (filter) => (await import("./runtime/cli/test.ts")).test(filter));
+}
+
+function createProgram(): Command {
+  const program = new Command("kedge")
+    .description("Serves Kimi-Linear models on the GPU through WebGPU, or on the CPU.")
+    .version(VERSION, "-V, --version", "print the version")
+    .helpOption("-h, --help", "print this help")
+    .helpCommand("help [command]", "print the help of a command")
+    .addHelpText("after", "\nkedge COMMAND --help describes a command's options.")
+    .configureHelp({ helpWidth: 100 })
+    .configureOutput({ outputError: (message, write) => write(usageLine(message)) })
+    .exitOverride();
+  addServe(program);
+  addRun(program);
+  addBench(program);
+  addTest(program);
+  return program;
+}
+
+/** Exit status of a command that ended with `error`, after printing what it was. */
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof KedgeError) {
+    console.error(`kedge: ${error.message}`);
+    return error.exitCode;
+  }
+  console.error(error);
+  return 1;
+}
+
+try {
+  await createProgram().parseAsync(Deno.args, { from: "user" });
+} catch (error) {
+  Deno.exit(report(error));
+}
