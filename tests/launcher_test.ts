@@ -105,11 +105,12 @@ Deno.test("launcher gives each command its own permissions", () => {
   using sandbox = new Sandbox();
   sandbox.stubDeno(`${sandbox.bin}/deno`);
   const permissions = (...args: string[]) =>
-    sandbox.run(args).out.match(/^\[--allow-(net|write|run|all)\]$/gm) ?? [];
-  assert.deepEqual(permissions("serve"), ["[--allow-net]"]);
-  assert.deepEqual(permissions("run", "x"), []);
-  assert.deepEqual(permissions("bench"), []);
-  assert.deepEqual(permissions("test"), ["[--allow-net]", "[--allow-write]", "[--allow-run]"]);
+    sandbox.run(args).out.match(/(?<=^\[--allow-)[a-z]+(=[^\]]*)?/gm);
+  const environment = "env=KEDGE_*,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE";
+  assert.deepEqual(permissions("serve"), ["read", "sys", environment, "net"]);
+  assert.deepEqual(permissions("run", "x"), ["read", "sys", environment]);
+  assert.deepEqual(permissions("bench"), ["read", "sys", environment]);
+  assert.deepEqual(permissions("test"), ["read", "sys", "env", "net", "write", "run"]);
 });
 
 Deno.test("launcher finds its project through symbolic links", () => {

@@ -25,7 +25,8 @@ export interface EngineOptions {
 export type ToWorker =
   | { readonly type: "start"; readonly options: EngineOptions }
   | { readonly type: "submit"; readonly id: number; readonly request: GenerateRequest }
-  | { readonly type: "cancel"; readonly id: number };
+  | { readonly type: "cancel"; readonly id: number }
+  | { readonly type: "close" };
 
 /** An error as it crosses the thread: class by name, and what its constructor took. */
 export interface WireError {
@@ -40,6 +41,8 @@ export type FromWorker =
   | { readonly type: "progress"; readonly done: number; readonly total: number }
   | { readonly type: "ready"; readonly model: ModelInfo }
   | { readonly type: "failed"; readonly error: WireError }
+  /** The answer to "close": the device is released and the Worker ends. */
+  | { readonly type: "closed" }
   /** What one step produced, for all requests together. */
   | {
     readonly type: "step";

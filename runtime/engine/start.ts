@@ -17,6 +17,14 @@ export interface StartOptions {
   readonly latentFormat?: "f16" | "f32" | undefined;
 }
 
+/** A Worker that is stuck in a step gets this long to close its device. */
+const CLOSE_MS = 2_000;
+/**
+ * A process that exits while the Worker's thread still tears its GPU driver down dies of a
+ * segmentation fault (seen with NVIDIA's), and nothing tells when the thread has ended.
+ */
+const THREAD_END_MS = 500;
+
 /** What is told while the engine starts. */
 export type StartProgress =
   | { readonly type: "loading"; readonly device: string; readonly bytes: number }
@@ -43,13 +51,23 @@ export async function startEngine(
     type: "start",
     options: { modelDirectory, device, slots, contextTokens, latentFormat },
   });
+  let opened = false;
   try {
-    const model = await untilReady(worker, onProgress);
+    const model = await untilReady(worker, (progress) => {
+      opened ||= progress.type === "loading";
+      onProgress(progress);
+    });
     return new WorkerEngine(worker, model);
   } catch (error) {
-    worker.terminate();
+    await endThread(worker, opened && device !== "cpu");
     throw error;
   }
+}
+
+/** Ends the Worker; `usedGpu`: gives its thread time to leave the driver. */
+async function endThread(worker: Worker, usedGpu: boolean): Promise<void> {
+  worker.terminate();
+  if (usedGpu) await new Promise((resolve) => setTimeout(resolve, THREAD_END_MS));
 }
 
 function checkRange(flag: string, value: number, least: number, most: number): void {
@@ -67,7 +85,7 @@ function untilReady(
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       if (data.type === "ready") resolve(data.model);
       else if (data.type === "failed") reject(fromWire(data.error));
-      else if (data.type !== "step") onProgress(data);
+      else if (data.type === "loading" || data.type === "progress") onProgress(data);
     };
     worker.onerror = (event) => {
       event.preventDefault();
@@ -106,6 +124,7 @@ class WorkerEngine implements Engine {
   readonly #queues = new Map<number, EventQueue>();
   #lastId = 0;
   #failure: KedgeError | null = null;
+  #onClosed: () => void = () => {};
   #stats: EngineStats = { running: 0, queued: 0, steps: 0, lastStepDispatches: 0 };
 
   constructor(private readonly worker: Worker, readonly model: ModelInfo) {
@@ -154,10 +173,17 @@ class WorkerEngine implements Engine {
     }
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.#fail(new EngineError("run the request: the engine was closed", "engine_closed"));
-    this.worker.terminate();
-    return Promise.resolve();
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, CLOSE_MS);
+      this.#onClosed = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.#send({ type: "close" });
+    });
+    await endThread(this.worker, this.model.device === "webgpu");
   }
 
   #send(message: ToWorker): void {
@@ -166,6 +192,7 @@ class WorkerEngine implements Engine {
 
   #receive(message: FromWorker): void {
     if (message.type === "failed") this.#fail(fromWire(message.error));
+    if (message.type === "closed") this.#onClosed();
     if (message.type !== "step") return;
     this.#stats = message.stats;
     for (const item of message.events) {

@@ -26,6 +26,7 @@ const scope = self as unknown as DedicatedWorkerGlobalScope;
 /** Progress messages are sent at most this often. */
 const PROGRESS_INTERVAL_MS = 100;
 
+let device: Device | null = null;
 let generation: Generation | null = null;
 let running = false;
 /**
@@ -46,6 +47,14 @@ scope.onmessage = ({ data }: MessageEvent<ToWorker>) => {
   if (!running) void run();
 };
 
+/** Releases the device and ends the Worker. */
+function close(): void {
+  generation = null;
+  device?.destroy();
+  post({ type: "closed" });
+  scope.close();
+}
+
 async function start(options: EngineOptions): Promise<void> {
   const began = performance.now();
   const folder = await openModelFolder(options.modelDirectory);
@@ -54,7 +63,7 @@ async function start(options: EngineOptions): Promise<void> {
     options.contextTokens ?? CONTEXT_TOKENS_DEFAULT,
   );
   const capacity = capacityFor(folder, options, contextTokens);
-  const device = await openDevice(options.device, folder.config.shape);
+  device = await openDevice(options.device, folder.config.shape);
   post({ type: "loading", device: device.description, bytes: folder.weightBytes });
   try {
     let posted = 0;
@@ -125,6 +134,7 @@ async function run(): Promise<void> {
   running = true;
   try {
     while (generation !== null) {
+      if (inbox.some((message) => message.type === "close")) return close();
       const refused = readInbox(generation);
       const idle = generation.idle;
       const events = idle ? refused : [...refused, ...await generation.step()];

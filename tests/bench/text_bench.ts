@@ -7,13 +7,15 @@
  * the whole messages of eval.jsonl.gz one by one and joined, and the microseconds to sample from rows
  * of 163,840 logits, the copy of the row included. Best and middle of many runs.
  */
-import { Sampler } from "../../wasm/text.ts";
+import { type SampleParameters, Sampler } from "../../wasm/text.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { kedgeTinyTokenizer } from "../wasm/kedge_tiny_tokenizer.ts";
 
 const ROUNDS = 60;
 const VOCABULARY_SIZE = 163_840;
 const PEAKS = 60;
+/** Of logits that leave a nucleus of thousands of tokens. */
+const FLAT_DEVIATION = 2.5;
 
 /** Milliseconds of `work`: best and middle of ROUNDS runs, after a tenth as many unmeasured. */
 function time(work: () => void): { best: number; middle: number } {
@@ -56,33 +58,31 @@ function benchTokenizer(messages: readonly string[]): void {
   tokenizer.free();
 }
 
-function benchSampler(): void {
-  const sampler = new Sampler(VOCABULARY_SIZE);
-  const random = randomSource(1);
-  // A row as trained models give: most far below some tens of likely tokens.
-  const row = normals(random, VOCABULARY_SIZE, 3);
-  for (let i = 0; i < PEAKS; i++) {
-    row[Math.floor(random() * VOCABULARY_SIZE)] = 15 + 5 * random();
-  }
+const samplerCases: readonly Partial<SampleParameters>[] = [
+  { temperature: 0 },
+  {},
+  { topK: 50 },
+  { topP: 0.95 },
+  { minP: 0.05 },
+  { topK: 1000 },
+  { topK: 5000 },
+  { temperature: 0.6, topP: 0.95 },
+  { temperature: 0.6, topK: 1000, topP: 0.95 },
+  { temperature: 0.6, topK: 50, topP: 0.95, minP: 0.05 },
+  { temperature: 1.5, topP: 0.99 },
+  { temperature: 3, topP: 0.95 },
+];
+
+function benchSampler(title: string, row: Float32Array): void {
+  const sampler = new Sampler(row.length);
   const all = { temperature: 1, topK: 0, topP: 1, minP: 0, seed: 1 };
-  const cases = [
-    { temperature: 0 },
-    {},
-    { topK: 50 },
-    { topP: 0.95 },
-    { minP: 0.05 },
-    { temperature: 0.7, topK: 50, topP: 0.95, minP: 0.05 },
-    { topK: 1000 },
-    { topK: 5000 },
-    { temperature: 3, topP: 0.95 },
-  ];
-  console.log(`row of ${VOCABULARY_SIZE} logits; microseconds best, middle`);
+  console.log(`${title} row of ${row.length} logits; microseconds best, middle`);
   const print = (name: string, work: () => void) => {
     const { best, middle } = time(work);
     const micros = (milliseconds: number) => (milliseconds * 1000).toFixed(0).padStart(8);
     console.log(`  ${name.padEnd(44)}${micros(best)}${micros(middle)}`);
   };
-  for (const parameters of cases) {
+  for (const parameters of samplerCases) {
     let position = 0;
     const name = Object.entries(parameters).map(([key, value]) => `${key} ${value}`).join(", ");
     print(`sample, ${name || "temperature 1"}`, () => {
@@ -93,5 +93,16 @@ function benchSampler(): void {
   sampler.free();
 }
 
+/** A row as trained models give: most far below some tens of likely tokens. */
+function peakedRow(): Float32Array {
+  const random = randomSource(1);
+  const row = normals(random, VOCABULARY_SIZE, 3);
+  for (let i = 0; i < PEAKS; i++) {
+    row[Math.floor(random() * VOCABULARY_SIZE)] = 15 + 5 * random();
+  }
+  return row;
+}
+
 benchTokenizer(await readMessages());
-benchSampler();
+benchSampler("Peaked", peakedRow());
+benchSampler("Flat", normals(randomSource(2), VOCABULARY_SIZE, FLAT_DEVIATION));

@@ -3,15 +3,15 @@ import ts from "typescript";
 
 export const PROJECT = decodeURIComponent(new URL("../../", import.meta.url).pathname);
 
-/** Folders whose contents nobody writes by hand. */
-const GENERATED = /(^|\/)(\.git|\.deno|node_modules|target|pkg)$|^models$/;
+/** Folders whose contents nobody writes by hand: hidden ones (but .ci), builds, the model. */
+const GENERATED = /^\.(?!ci$)|(^|\/)(node_modules|target|pkg)$|^models$/;
 
 /** Paths relative to the project, sorted, of all files that people write. */
 export function projectFiles(folder = ""): string[] {
   const files: string[] = [];
   for (const entry of Deno.readDirSync(PROJECT + folder)) {
     const path = folder === "" ? entry.name : `${folder}/${entry.name}`;
-    if (GENERATED.test(path)) continue;
+    if (entry.isDirectory && GENERATED.test(path)) continue;
     if (entry.isDirectory) files.push(...projectFiles(path));
     else if (entry.isFile) files.push(path);
   }
