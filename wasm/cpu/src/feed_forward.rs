@@ -57,7 +57,7 @@ impl Routing {
     }
 
     pub fn bytes(shape: &Moe, rows: usize) -> u64 {
-        (rows * shape.per_token) as u64 * 16 + (shape.experts as u64 + 1) * 4
+        rows as u64 * shape.per_token as u64 * 16 + (shape.experts as u64 + 1) * 4
     }
 
     /// Sorts the chosen (row, expert) pairs by expert.

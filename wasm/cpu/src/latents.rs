@@ -17,7 +17,7 @@ pub struct Latents {
 
 impl Latents {
     pub fn bytes(width: usize, pages: usize, page_tokens: usize, half: bool) -> u64 {
-        (pages * page_tokens) as u64 * width as u64 * if half { 2 } else { 4 }
+        pages as u64 * page_tokens as u64 * width as u64 * if half { 2 } else { 4 }
     }
 
     pub fn new(

@@ -55,7 +55,7 @@ impl MlaScratch {
     /// Floats of every buffer for `rows` rows, in the order of the fields.
     pub fn floats(shape: &Mla, rows: usize) -> [u64; 8] {
         let block = (ROW_BLOCK * shape.heads) as u64;
-        let heads = |width: usize| (rows * shape.heads) as u64 * pad16(width) as u64;
+        let heads = |width: usize| rows as u64 * shape.heads as u64 * pad16(width) as u64;
         [
             rows as u64 * query_stride(shape) as u64,
             heads(shape.width()),
@@ -224,12 +224,29 @@ unsafe fn attend(
         let scores = Rows::new(work.scores.f32().add(first * TILE), TILE);
         let pairs = block.count * heads - first;
         project(tile, queries, pairs, scores, Store::Assign, scratch);
-        for pair in first..block.count * heads {
-            let seen = (block.position + pair / heads + 1 - start).min(TILE);
-            let scores = work.scores.f32().add(pair * TILE);
-            let softmax = work.softmax.f32().add(pair * 2);
-            let keep = weigh(shape, scores, seen, softmax);
-            mix(values, tile.blocks, scores, seen, keep, mixed.add(pair * mixed_stride), mixed_stride);
+        for row in skipped..block.count {
+            let seen = (block.position + row + 1 - start).min(TILE);
+            let mut head = 0;
+            while head < heads {
+                let pair = row * heads + head;
+                let softmax = work.softmax.f32().add(pair * 2);
+                let part = Part {
+                    values,
+                    blocks: tile.blocks,
+                    seen,
+                    weights: work.scores.f32().add(pair * TILE),
+                    mixed: mixed.add(pair * mixed_stride),
+                    width: mixed_stride,
+                };
+                let keep = weigh(shape, part.weights, seen, softmax);
+                if head + 1 < heads {
+                    let next = weigh(shape, part.weights.add(TILE), seen, softmax.add(2));
+                    part.mix([keep, next]);
+                } else {
+                    part.mix([keep]);
+                }
+                head += 2;
+            }
         }
     }
     for pair in 0..block.count * heads {
@@ -239,58 +256,74 @@ unsafe fn attend(
 }
 
 /// Turns the first `seen` scores into weights exp(score - largest), zeros behind them; updates
-/// (largest, sum). Returns the factor for what was summed before.
+/// (largest, sum). Returns the factor for what was summed before. A NaN score makes all NaN.
 unsafe fn weigh(shape: &Mla, scores: *mut f32, seen: usize, softmax: *mut f32) -> f32 {
-    let scale = 1.0 / ((shape.nope + shape.shared) as f32).sqrt();
-    let mut largest = *softmax;
-    for i in 0..seen {
-        let score = *scores.add(i) * scale;
-        *scores.add(i) = score;
-        // A NaN score is kept: it must reach the output.
-        if !(score <= largest) {
-            largest = score;
-        }
-    }
+    let scale = f32x4_splat(1.0 / ((shape.nope + shape.shared) as f32).sqrt());
     for i in seen..TILE {
         *scores.add(i) = f32::NEG_INFINITY;
     }
-    let shift = f32x4_splat(largest);
+    let before = splat(softmax);
+    let mut largest = before;
+    for i in (0..TILE).step_by(4) {
+        let score = f32x4_mul(load(scores.add(i)), scale);
+        store(scores.add(i), score);
+        largest = f32x4_max(largest, score);
+    }
+    largest = f32x4_max(largest, i32x4_shuffle::<2, 3, 0, 1>(largest, largest));
+    largest = f32x4_max(largest, i32x4_shuffle::<1, 0, 3, 2>(largest, largest));
     let mut total = zero();
     for i in (0..TILE).step_by(4) {
-        let weight = exp(f32x4_sub(load(scores.add(i)), shift));
+        let weight = exp(f32x4_sub(load(scores.add(i)), largest));
         store(scores.add(i), weight);
         total = f32x4_add(total, weight);
     }
-    let keep = f32x4_extract_lane::<0>(exp(f32x4_splat(*softmax - largest)));
-    *softmax = largest;
+    let keep = f32x4_extract_lane::<0>(exp(f32x4_sub(before, largest)));
+    *softmax = f32x4_extract_lane::<0>(largest);
     *softmax.add(1) = *softmax.add(1) * keep + sum(total);
     keep
 }
 
-/// mixed = keep * mixed + sum of weight[i] * latent i over the first `seen` rows of the tile.
-unsafe fn mix(
-    tile: *const f32,
+/// What one head of a row takes from a tile; its neighbour's memory follows its own.
+struct Part {
+    /// The tile.
+    values: *const f32,
+    /// Blocks of 16 columns in a row of the tile.
     blocks: usize,
-    weights: *const f32,
+    /// Positions of the tile that the row sees.
     seen: usize,
-    keep: f32,
+    /// [head][TILE].
+    weights: *mut f32,
+    /// [head][width].
     mixed: *mut f32,
     width: usize,
-) {
-    let keep = f32x4_splat(keep);
-    for block in 0..width / 16 {
-        let to = mixed.add(block * 16);
-        let mut sum: [v128; 4] =
-            core::array::from_fn(|i| f32x4_mul(load(to.add(i * 4)), keep));
-        for row in 0..seen {
-            let weight = splat(weights.add(row));
-            let from = tile.add((row / 4 * blocks + block) * 64 + row % 4 * 4);
-            for i in 0..4 {
-                sum[i] = fma(weight, load(from.add(i * 16)), sum[i]);
+}
+
+impl Part {
+    /// mixed = keep * mixed + sum of weight * latent over what is seen, for H heads together.
+    unsafe fn mix<const H: usize>(&self, keep: [f32; H]) {
+        for block in 0..self.width / 16 {
+            let mut sum = [[zero(); 4]; H];
+            for h in 0..H {
+                let from = self.mixed.add(h * self.width + block * 16);
+                for i in 0..4 {
+                    sum[h][i] = f32x4_mul(load(from.add(i * 4)), f32x4_splat(keep[h]));
+                }
             }
-        }
-        for i in 0..4 {
-            store(to.add(i * 4), sum[i]);
+            for row in 0..self.seen {
+                let from = self.values.add((row / 4 * self.blocks + block) * 64 + row % 4 * 4);
+                for h in 0..H {
+                    let weight = splat(self.weights.add(h * TILE + row));
+                    for i in 0..4 {
+                        sum[h][i] = fma(weight, load(from.add(i * 16)), sum[h][i]);
+                    }
+                }
+            }
+            for h in 0..H {
+                let to = self.mixed.add(h * self.width + block * 16);
+                for i in 0..4 {
+                    store(to.add(i * 4), sum[h][i]);
+                }
+            }
         }
     }
 }
