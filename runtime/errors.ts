@@ -28,7 +28,7 @@ export class UsageError extends KedgeError {
   override readonly exitCode = 2;
 }
 
-/** A model folder that can't be served: one line naming file, tensor, wanted, found. Exit status 3. */
+/** A model folder that can't be served: names file, tensor, wanted, found. Exit status 3. */
 export class ModelError extends KedgeError {
   readonly status = 500;
   readonly type = "server_error";

@@ -102,7 +102,7 @@ Deno.test("nothing is left over, evaluated from text, or bound to one machine", 
   assertNone(evaluating);
 });
 
-Deno.test("every kernel has its host file, which alone imports it, and a test that names it", () => {
+Deno.test("every kernel has its host file, its one importer, and a test that names it", () => {
   const importers = new Map<string, string[]>();
   for (const path of typescript) {
     for (const imported of importsOf(path)) {

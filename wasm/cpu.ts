@@ -255,7 +255,8 @@ export class CpuDevice {
     if (this.#destroyed) return;
     this.#destroyed = true;
     this.#cpu.free();
-    heldBytes.set(this.#variant, heldBytes.get(this.#variant)! - this.#allocatedBytes);
+    const held = heldBytes.get(this.#variant) ?? 0;
+    heldBytes.set(this.#variant, held - this.#allocatedBytes);
     this.#allocatedBytes = 0;
   }
 

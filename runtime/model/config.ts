@@ -15,8 +15,8 @@ import {
   MAX_WIDTH_CHANNELS,
   MIN_SCALE_BLOCK_ELEMENTS,
 } from "../limits.ts";
-import { isObject } from "../weights/json_text.ts";
-import { quote, refuse, show } from "../weights/text.ts";
+import { isObject } from "../json_text.ts";
+import { quote, refuse, show } from "../wording.ts";
 import type { KdaShape, LayerShape, MlaShape, ModelShape, MoeShape } from "./device.ts";
 
 export interface ModelConfig {

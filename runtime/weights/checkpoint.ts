@@ -5,9 +5,9 @@
 
 import { MAX_INDEX_FILE_BYTES, MAX_SHARDS } from "../limits.ts";
 import { type FolderFiles, readFully, reason } from "./folder_files.ts";
-import { isObject, parseJsonObject } from "./json_text.ts";
+import { isObject, parseJsonObject } from "../json_text.ts";
 import { LENGTH_BYTES, parseHeader, readHeaderLength, type StoredTensor } from "./safetensors.ts";
-import { quote, refuse, show } from "./text.ts";
+import { quote, refuse, show } from "../wording.ts";
 
 export interface Checkpoint {
   readonly tensors: ReadonlyMap<string, StoredTensor>;

@@ -1,7 +1,7 @@
 /** Files of a model folder: found by plain names, never through a link that leaves the folder. */
 
 import { ModelError } from "../errors.ts";
-import { clean, quote, refuse } from "./text.ts";
+import { clean, quote, refuse } from "../wording.ts";
 
 /** A folder whose own path may go through links; its files may not leave where that path ends. */
 export class FolderFiles {

@@ -7,7 +7,7 @@ import { FolderFiles, readFully } from "./folder_files.ts";
 import type { ModelFolder } from "./model_folder.ts";
 import type { PlannedPart } from "./plan.ts";
 import type { StoredTensor } from "./safetensors.ts";
-import { quote, refuse } from "./text.ts";
+import { quote, refuse } from "../wording.ts";
 import { storedElementBytes, widen } from "./widen.ts";
 
 export interface LoadReport {

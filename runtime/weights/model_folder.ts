@@ -4,7 +4,7 @@ import { MAX_CONFIG_FILE_BYTES } from "../limits.ts";
 import { type ModelConfig, parseModelConfig } from "../model/config.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { FolderFiles } from "./folder_files.ts";
-import { parseJson } from "./json_text.ts";
+import { parseJson } from "../json_text.ts";
 import { planWeights, type WeightPlan } from "./plan.ts";
 import {
   type GenerationDefaults,

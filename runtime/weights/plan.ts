@@ -10,7 +10,7 @@ import type { TensorSpec, WeightFormat } from "../model/device.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { expectedTensorCount, type ExpectedWeight, expectedWeights } from "./names.ts";
 import type { ElementType, StoredTensor } from "./safetensors.ts";
-import { quote, refuse, shapeText } from "./text.ts";
+import { quote, refuse, shapeText } from "../wording.ts";
 
 /** One weight and where its bytes are. */
 export interface PlannedWeight {

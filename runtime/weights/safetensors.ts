@@ -11,8 +11,8 @@ import {
   MAX_TENSOR_DIMENSIONS,
   MAX_TENSOR_NAME_CHARACTERS,
 } from "../limits.ts";
-import { isObject, parseJsonObject } from "./json_text.ts";
-import { quote, refuse, shapeText, show } from "./text.ts";
+import { isObject, parseJsonObject } from "../json_text.ts";
+import { quote, refuse, shapeText, show } from "../wording.ts";
 
 /** Bits of one element. F4 and the F6 types pack several elements into a byte. */
 const ELEMENT_BITS = {

@@ -9,8 +9,8 @@ import {
 } from "../limits.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { FolderFiles } from "./folder_files.ts";
-import { isObject, parseJsonObject } from "./json_text.ts";
-import { quote, refuse, show } from "./text.ts";
+import { isObject, parseJsonObject } from "../json_text.ts";
+import { quote, refuse, show } from "../wording.ts";
 
 export interface SpecialToken {
   readonly id: number;

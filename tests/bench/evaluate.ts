@@ -1,7 +1,8 @@
 /**
  * Scores the evaluation items of models/kedge-tiny against a running server.
  *
- * usage: deno run -A tests/bench/evaluate.ts [--url http://127.0.0.1:PORT] [--share 1] [--at-once 8]
+ * usage: deno run -A tests/bench/evaluate.ts [--url http://127.0.0.1:PORT] [--share 1] [--at-once
+ * 8]
  *
  * Every item is a chat request at temperature 0; it counts when the answer's text is exactly the
  * expected one and ends by itself. Each task's share of exact answers must be what the independent

@@ -37,7 +37,7 @@ withGpu("logits_check flags rows with NaN or an infinity, and no others", async 
   }
 });
 
-withGpu("Logits norms and projects the wanted rows", async (gpu) => {
+withGpu("Logits gathers (gather_rows), norms and projects the wanted rows", async (gpu) => {
   const random = randomSource(SEED + 1);
   const shape = shapeOf({ hiddenSize: 120, vocabularySize: 777 });
   const projections = await Projections.create(gpu, CAPACITY.rows);

@@ -93,17 +93,23 @@ async function checkShape(
   assertSameBits(await project(gpu, matrix, x, stride, rowCount), found, `${what}, again`);
 }
 
-withGpu("project() agrees with the reference in every format, odd shapes", async (gpu) => {
-  const random = randomSource(SEED);
-  const shapes = [[1, 1], [3, 16], [777, 120], [40, 120], [120, 40], [65, 513], [9, 1100]] as const;
-  for (const format of FORMATS) {
-    for (const [rows, columns] of shapes) {
-      for (const rowCount of [1, MATVEC_ROWS_MAX - 3, MATVEC_ROWS_MAX + 1]) {
-        await checkShape(gpu, random, { format, rows, columns }, rowCount);
+withGpu(
+  "project() (matvec, matmul) equals the reference in every format, odd shapes",
+  async (gpu) => {
+    const random = randomSource(SEED);
+    const shapes = [[1, 1], [3, 16], [777, 120], [40, 120], [120, 40], [65, 513], [
+      9,
+      1100,
+    ]] as const;
+    for (const format of FORMATS) {
+      for (const [rows, columns] of shapes) {
+        for (const rowCount of [1, MATVEC_ROWS_MAX - 3, MATVEC_ROWS_MAX + 1]) {
+          await checkShape(gpu, random, { format, rows, columns }, rowCount);
+        }
       }
     }
-  }
-});
+  },
+);
 
 withGpu("project() takes many rows", async (gpu) => {
   const random = randomSource(SEED + 1);

@@ -1,4 +1,4 @@
-/** Number formats of weights and latents: exact decoders, and encoders that round to nearest even. */
+/** Number formats of weights and latents: exact decoders, encoders that round to nearest even. */
 
 /** The reals a reference form takes: f32 inputs are widened exactly, every sum is in f64. */
 export type Reals = Float64Array | Float32Array;

@@ -45,9 +45,10 @@ export interface KdaSizes {
  *
  *   S <- diag(exp g) S;  e = v - S^T k;  S <- S + beta k e^T;  o = S^T q
  *
- * q (normalised and scaled), k (normalised), g [tokens, heads, keyDim]; v [tokens, heads, valueDim];
- * beta [tokens, heads]; state [heads, keyDim, valueDim]. Returns o [tokens, heads, valueDim] and
- * the new state; the given state is left alone.
+ * q (normalised and scaled), k (normalised), g [tokens, heads, keyDim];
+ * v [tokens, heads, valueDim]; beta [tokens, heads];
+ * state [heads, keyDim, valueDim]. Returns o [tokens, heads, valueDim] and the new
+ * state; the given state is left alone.
  */
 export function kdaRecurrence(
   sizes: KdaSizes,
@@ -103,7 +104,7 @@ export interface KdaWeights {
   readonly o: Reals;
 }
 
-/** State of one sequence: recurrent [heads, keyDim, valueDim], convolution [taps - 1, q | k | v]. */
+/** State of a sequence: recurrent [heads, keyDim, valueDim], convolution [taps - 1, q | k | v]. */
 export interface KdaMixerState {
   readonly recurrent: Float64Array;
   readonly convolution: Float64Array;

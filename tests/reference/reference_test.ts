@@ -16,7 +16,7 @@ function close(found: ArrayLike<number>, wanted: readonly number[], bound = 1e-1
   });
 }
 
-Deno.test("kdaRecurrence() gives the worked example of one head with 3 key and 2 value channels", () => {
+Deno.test("kdaRecurrence() gives the worked example of 3 key and 2 value channels", () => {
   const each = (width: number, f: (t: number, d: number) => number) =>
     Float64Array.from({ length: 4 * width }, (_, i) => f(Math.floor(i / width), i % width));
   const q = l2Normalize(each(3, (t, d) => Math.sin(1 + 3 * t + d)), 3, 3 ** -0.5);

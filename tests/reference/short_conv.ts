@@ -2,8 +2,9 @@ import { silu } from "./activations.ts";
 import type { Reals } from "./formats.ts";
 
 /**
- * Depthwise causal convolution and SiLU: y[t][c] = silu(sum_w weight[c][w] u[t - (taps - 1) + w][c]),
- * so the last tap multiplies the current token.
+ * Depthwise causal convolution and SiLU:
+ * y[t][c] = silu(sum_w weight[c][w] u[t - (taps - 1) + w][c]), so the last
+ * tap multiplies the current token.
  *
  * u [tokens, channels], weight [channels, taps], tail [taps - 1, channels]: the projections before
  * u, oldest first (zeros for a new sequence). Returns y [tokens, channels] and the next tail.

@@ -108,7 +108,7 @@ Deno.test("Generation preempts when pages run out and resumes exactly", async ()
   assert.ok(device.zeroed.length > 6, "this load must preempt");
 });
 
-Deno.test("Generation lets a long prompt hold up a running stream by no more than a step", async () => {
+Deno.test("Generation holds up a running stream by no more than a step", async () => {
   const { generation, device } = make(capacity());
   generation.submit(1, request([5], { maxTokens: 40 }));
   await generation.step();

@@ -34,7 +34,8 @@ export function visit(node: ts.Node, visitor: (node: ts.Node) => void): void {
 
 /**
  * What a TypeScript file names as another module: static and dynamic imports, re-exports, types in
- * `import("...")`, and `new URL("...", import.meta.url)`, by which Workers are started. Files of the
+ * `import("...")`, and `new URL("...", import.meta.url)`, by which Workers are started. Files of
+ * the
  * project come as paths relative to it, others as they are written.
  */
 export function importsOf(path: string): string[] {

@@ -19,7 +19,7 @@ export function tokensOf(shape: ModelShape, count: number): number[] {
   return Array.from({ length: count }, () => Math.floor(random() * shape.vocabularySize));
 }
 
-/** Compares every block of one sequence of 45 tokens, in chunks of 41, 1 and 3, with the f64 model. */
+/** Compares every block over 45 tokens, in chunks of 41, 1 and 3, with the f64 model. */
 export async function compareModel(
   shape: ModelShape,
   tensors: RandomTensors,

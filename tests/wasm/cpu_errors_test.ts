@@ -54,7 +54,7 @@ Deno.test("CpuDevice.configure() refuses a capacity that can't fit", async () =>
   device.destroy();
 });
 
-Deno.test("CpuDevice.declare() names the tensor that is missing, foreign, double or misshapen", () => {
+Deno.test("CpuDevice.declare() names a tensor missing, foreign, double or misshapen", () => {
   const device = new CpuDevice(oddShape);
   const without = specs.filter((spec) => spec.key !== "2.kda.f_b");
   assert.throws(() => device.declare(without), /tensor "2\.kda\.f_b" is missing/);

@@ -35,7 +35,7 @@ for (const variant of variants) {
   }
 
   for (const format of ["bf16", "fp8"] as const) {
-    Deno.test(`CpuDevice (${variant}) equals the f64 model with prime sizes in ${format}`, async () => {
+    Deno.test(`CpuDevice (${variant}) equals the f64 model, prime sizes in ${format}`, async () => {
       const tensors = randomTensors(primeShape, { format }, randomSource(seed), 6);
       await compareModel(primeShape, tensors, variant, smallCapacity, 1e-10);
     });

@@ -46,7 +46,7 @@ async function routerDevice(
 }
 
 for (const variant of variants) {
-  Deno.test(`CpuDevice.moe() (${variant}) selects with the bias and weighs without it`, async () => {
+  Deno.test(`CpuDevice.moe() (${variant}) selects with bias, weighs without`, async () => {
     const logits = [0.2, -0.4, 1, 0.9, -1, 0.5];
     const device = await routerDevice(logits, [0, 0.5, -0.3, 0, 0.1, 0], 2, variant);
     const { experts, weights } = await device.readRouting();
@@ -67,7 +67,7 @@ for (const variant of variants) {
     device.destroy();
   });
 
-  Deno.test(`CpuDevice.moe() (${variant}) ends with distinct experts where scores are NaN`, async () => {
+  Deno.test(`CpuDevice.moe() (${variant}) chooses distinct experts among NaN`, async () => {
     const device = await routerDevice([NaN, NaN, 1, NaN, NaN], [0, 0, 0, 0, 0], 3, variant);
     const { experts } = await device.readRouting();
     // One NaN in an f32 row of weights makes its own score NaN only.

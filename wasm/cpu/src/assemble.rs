@@ -192,9 +192,7 @@ impl Parts<'_> {
         Ok(MoeLayer {
             router: self.matrix(&format!("{index}.moe.router"))?,
             bias: self.stack(&format!("{index}.moe.router_bias"))?[0].row(0),
-            experts: experts_of
-                .map(|((gate, up), down)| FeedForward { gate, up, down })
-                .collect(),
+            experts: experts_of.map(|((gate, up), down)| FeedForward { gate, up, down }).collect(),
             shared: if has_shared { Some(self.feed_forward(&shared)?) } else { None },
             use_counts: vec![0; experts],
         })

@@ -168,7 +168,8 @@ fn choose(shape: &Moe, scores: &[f32], bias: &[f32], experts: &mut [u32], weight
         for expert in 0..scores.len() {
             let value = scores[expert] + bias[expert];
             // The first expert left is taken where every score is NaN.
-            let better = best == usize::MAX || value > best_value || best_value.is_nan() && !value.is_nan();
+            let better =
+                best == usize::MAX || value > best_value || best_value.is_nan() && !value.is_nan();
             if better && !experts[..i].contains(&(expert as u32)) {
                 (best, best_value) = (expert, value);
             }

@@ -85,8 +85,8 @@ const FP8_FACTOR: f32 = f32::from_bits((120 + 127) << 23);
 /// 2^-120, and neither the inputs nor the sums come near the ends of f32's range.
 pub const FP8_HALF_FACTOR: f32 = f32::from_bits((60 + 127) << 23);
 
-/// The upper halves of 32-bit lanes, and fp8's fields in 16-bit lanes. Read through volatile memory,
-/// because a constant that the compiler knows is made anew inside the loop.
+/// The upper halves of 32-bit lanes, and fp8's fields in 16-bit lanes. Read through volatile
+/// memory, because a constant that the compiler knows is made anew inside the loop.
 #[inline(always)]
 fn hidden_masks() -> [v128; 2] {
     static MASKS: [u32; 2] = [0xffff_0000, 0x87f0_87f0];

@@ -48,9 +48,7 @@ type Columns = [v128; 4];
 #[inline(always)]
 unsafe fn errors(token: &Token, predicted: Columns) -> Columns {
     let beta = f32x4_splat(token.beta);
-    core::array::from_fn(|i| {
-        f32x4_mul(beta, f32x4_sub(load(token.v.add(i * 4)), predicted[i]))
-    })
+    core::array::from_fn(|i| f32x4_mul(beta, f32x4_sub(load(token.v.add(i * 4)), predicted[i])))
 }
 
 /// Decays S, and predicts v from it.

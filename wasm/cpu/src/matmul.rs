@@ -122,14 +122,7 @@ unsafe fn multiply<D: Decode>(
 
 /// Interleaves `rows` rows by vectors of four columns, times a power of two:
 /// [width / 4][rows][4].
-unsafe fn pack(
-    input: Rows,
-    first: usize,
-    rows: usize,
-    width: usize,
-    factor: f32,
-    to: *mut f32,
-) {
+unsafe fn pack(input: Rows, first: usize, rows: usize, width: usize, factor: f32, to: *mut f32) {
     let factor = f32x4_splat(factor);
     for r in 0..rows {
         let from = input.row(first + r);

@@ -1,9 +1,8 @@
 //! How a weight matrix lies in memory.
 //!
 //! Rows are padded to groups of 4 and columns to blocks of 16, both with zeros, so that no kernel
-//! has a tail. Storage order: [group of 4 rows][block of 16 columns][64 elements], the elements of a
-//! block in `Format::position` order. A kernel that computes four outputs thus
-//! reads one stream.
+//! has a tail. Storage order: [group of 4 rows][block of 16 columns][64 elements], the elements of
+//! a block in `Format::position` order. A kernel that computes four outputs thus reads one stream.
 
 use crate::formats::{self, Format};
 use crate::memory::{pad16, pad4, rounded, Buffer};
@@ -34,7 +33,11 @@ pub struct Matrix {
 /// The stored format: fp8 whose scale borders cut a block of 16 becomes f32, scaled on sealing.
 fn stored(source: Format, columns: usize, columns_per_scale: usize) -> Format {
     let cuts = columns_per_scale < columns && columns_per_scale % 16 != 0;
-    if source == Format::Fp8 && cuts { Format::F32 } else { source }
+    if source == Format::Fp8 && cuts {
+        Format::F32
+    } else {
+        source
+    }
 }
 
 fn segments(columns: usize, columns_per_scale: usize) -> usize {
@@ -47,7 +50,8 @@ pub fn matrix_bytes(source: Format, rows: u64, columns: u64, columns_per_scale: 
     let format = stored(source, columns as usize, columns_per_scale as usize);
     let elements = rounded(rows * padded * format.bytes() as u64);
     let scaled = format == Format::Fp8;
-    let grid = if scaled { segments(columns as usize, columns_per_scale as usize) as u64 } else { 0 };
+    let grid =
+        if scaled { segments(columns as usize, columns_per_scale as usize) as u64 } else { 0 };
     elements + rounded(rows * grid * 4)
 }
 
@@ -75,7 +79,17 @@ impl Matrix {
         let scaled = format == Format::Fp8 && per_scale.1 < columns;
         let segment_blocks = if scaled { per_scale.1 / 16 } else { blocks };
         let data = Buffer::bytes(bytes)?;
-        Ok(Matrix { format, rows, columns, blocks, segment_blocks, source, data, grid, scales: None })
+        Ok(Matrix {
+            format,
+            rows,
+            columns,
+            blocks,
+            segment_blocks,
+            source,
+            data,
+            grid,
+            scales: None,
+        })
     }
 
     /// An f32 matrix made from `value(row, column)`.

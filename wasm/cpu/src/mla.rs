@@ -122,11 +122,8 @@ pub unsafe fn mla(
         write_latents(shape, layer, sequence, pages, epsilon, work);
         for first in (0..sequence.row_count).step_by(ROW_BLOCK) {
             let count = ROW_BLOCK.min(sequence.row_count - first);
-            let block = Block {
-                row: sequence.row_start + first,
-                count,
-                position: sequence.past + first,
-            };
+            let block =
+                Block { row: sequence.row_start + first, count, position: sequence.past + first };
             attend(shape, layer, block, pages, work, tile, scratch);
         }
     }
@@ -142,13 +139,7 @@ pub unsafe fn mla(
 }
 
 /// q~ | q_shared of every row and head.
-unsafe fn absorb(
-    shape: &Mla,
-    layer: &MlaLayer,
-    count: usize,
-    work: &MlaScratch,
-    scratch: Scratch,
-) {
+unsafe fn absorb(shape: &Mla, layer: &MlaLayer, count: usize, work: &MlaScratch, scratch: Scratch) {
     let q = Rows::new(work.q.f32(), query_stride(shape));
     let stride = pad16(shape.width());
     for head in 0..shape.heads {

@@ -82,10 +82,7 @@ fn power_of_two(exponent: v128) -> v128 {
 #[inline(always)]
 fn ln(x: v128) -> v128 {
     let exponent = i32x4_sub(i32x4_shr(x, 23), i32x4_splat(126));
-    let fraction = v128_or(
-        v128_and(x, i32x4_splat(0x007f_ffff)),
-        f32x4_splat(0.5),
-    );
+    let fraction = v128_or(v128_and(x, i32x4_splat(0x007f_ffff)), f32x4_splat(0.5));
     // fraction in [sqrt(1/2), sqrt(2)).
     let small = f32x4_lt(fraction, f32x4_splat(core::f32::consts::FRAC_1_SQRT_2));
     let exponent = f32x4_convert_i32x4(i32x4_add(exponent, small));

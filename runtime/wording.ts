@@ -1,6 +1,6 @@
 /** Words for error messages about files that may be hostile: one line, printable, short. */
 
-import { ModelError } from "../errors.ts";
+import { ModelError } from "./errors.ts";
 
 const MAX_SHOWN_CHARACTERS = 120;
 

@@ -3,8 +3,8 @@
  * readers may see two files) and any depth, so the text is scanned before it is parsed.
  */
 
-import { MAX_JSON_DEPTH_LEVELS, MAX_JSON_VALUES } from "../limits.ts";
-import { clean, quote, refuse } from "./text.ts";
+import { MAX_JSON_DEPTH_LEVELS, MAX_JSON_VALUES } from "./limits.ts";
+import { clean, quote, refuse } from "./wording.ts";
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
