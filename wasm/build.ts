@@ -4,7 +4,8 @@
  *     deno run -A wasm/build.ts [--check] [text|cpu ...]
  *
  * Without names, every crate. `--check` rebuilds into a temporary folder and compares: see
- * {@link checkPackage}. A package is `wasm/<crate>/pkg` (or `pkg/<variant>`) and holds the wasm-bindgen
+ * {@link checkPackage}. A package is `wasm/<crate>/pkg` (or `pkg/<variant>`) and holds the wasm-
+ * bindgen
  * glue, its types, the wasm and `build.json`, the record of what it was built from.
  */
 import { copy, sectionsThatDiffer, sourceHash } from "./package.ts";

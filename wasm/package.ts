@@ -14,7 +14,8 @@ function filesBelow(folder: string): string[] {
 }
 
 /**
- * SHA-256 (hex) over Cargo.toml, Cargo.lock, build.rs if there is one, and all files below src: each
+ * SHA-256 (hex) over Cargo.toml, Cargo.lock, build.rs if there is one, and all files below src:
+ * each
  * as its path inside the crate and its own SHA-256, in the order of the paths.
  */
 export async function sourceHash(crateFolder: string): Promise<string> {

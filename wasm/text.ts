@@ -90,7 +90,8 @@ export class Encoding {
 /**
  * Byte-pair tokenizer with Kimi's split rule.
  *
- * Ids are the ranks of the vocabulary file, then slots up to the vocabulary size. A slot that has no
+ * Ids are the ranks of the vocabulary file, then slots up to the vocabulary size. A slot that has
+ * no
  * special token is called `<|reserved_token_{id}|>` and counts as marked special.
  */
 export class Tokenizer {
@@ -213,7 +214,9 @@ export interface SampleParameters {
   readonly temperature: number;
   /** Keeps this many of the most probable tokens; 0 keeps all. */
   readonly topK: number;
-  /** 0 < topP <= 1: keeps the fewest most probable tokens that have at least this share together. */
+  /**
+   * 0 < topP <= 1: keeps the fewest most probable tokens that have at least this share together.
+   */
   readonly topP: number;
   /** 0 <= minP <= 1: keeps tokens at least this share as probable as the most probable one. */
   readonly minP: number;
@@ -225,7 +228,8 @@ export interface SampleParameters {
  * Picks tokens from rows of logits.
  *
  * The filters apply to softmax(logits / temperature) in the order top-k, top-p, min-p; top-p counts
- * shares of what top-k left. Of equally probable tokens the lower id counts as more probable. Weights
+ * shares of what top-k left. Of equally probable tokens the lower id counts as more probable.
+ * Weights
  * are f32, within 4e-6 of the exact ones; tokens 2^24 times the vocabulary size less probable than
  * the best have weight 0. The draw is the first token in the order of ids at which the cumulated
  * weight of the kept tokens exceeds u times its sum. u = uniform(seed, position) is output number
@@ -252,7 +256,8 @@ export class Sampler {
   }
 
   /**
-   * One token for `position` of a sequence. logits: [vocabularySize]. Throws when one of them is NaN
+   * One token for `position` of a sequence. logits: [vocabularySize]. Throws when one of them is
+   * NaN
    * or +Infinity, or all are -Infinity; a token at -Infinity is never drawn.
    */
   sample(logits: Float32Array, parameters: SampleParameters, position: number): number {
@@ -333,7 +338,8 @@ export class Router {
 
   /**
    * Groups choices by expert and adds them to the use counters. experts: [rows, expertsPerToken];
-   * counts: [experts]; offsets: [experts + 1]; order: indices into `experts`, sorted by expert, then
+   * counts: [experts]; offsets: [experts + 1]; order: indices into `experts`, sorted by expert,
+   * then
    * by index.
    */
   group(
@@ -358,7 +364,9 @@ export class Router {
   }
 }
 
-/** The pieces that the split rule makes of a text, before merging; for tests and for the curious. */
+/**
+ * The pieces that the split rule makes of a text, before merging; for tests and for the curious.
+ */
 export function splitPieces(text: string): string[] {
   buffer();
   const bytes = utf8.encode(text);

@@ -4,7 +4,8 @@
  *   deno run -A tests/bench/text_bench.ts
  *
  * Prints the megabytes of English a second that the embedded model's tokenizer encodes and decodes,
- * the whole messages of eval.jsonl.gz one by one and joined, and the microseconds to sample from rows
+ * the whole messages of eval.jsonl.gz one by one and joined, and the microseconds to sample from
+ * rows
  * of 163,840 logits, the copy of the row included. Best and middle of many runs.
  */
 import { type SampleParameters, Sampler } from "../../wasm/text.ts";

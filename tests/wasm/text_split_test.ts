@@ -1,4 +1,5 @@
-/** The split rule against golden values of the released tokenizer and against its regular expression
+/** The split rule against golden values of the released tokenizer and against its regular
+ * expression
  * in JavaScript. */
 import assert from "node:assert";
 import { loadTextModule, splitPieces } from "../../wasm/text.ts";
@@ -32,7 +33,7 @@ Deno.test("splitPieces() gives the 16 split goldens", () => {
   }
 });
 
-Deno.test("splitPieces() takes contractions in either case, and the long s but not the Kelvin sign", () => {
+Deno.test("splitPieces() takes contractions in either case, the long s, not the Kelvin sign", () => {
   const cases: [string, string[]][] = [
     ["it's IT'S it'S", ["it's", " IT'S", " it'S"]],
     ["we'Re I'vE m'LL d'D t'T m'm", ["we'Re", " I'vE", " m'LL", " d'D", " t'T", " m'm"]],
@@ -107,7 +108,7 @@ Deno.test("splitPieces() equals the regular expression on 20,000 random strings"
   }
 });
 
-Deno.test("splitPieces() equals the regular expression on every assigned character in context", () => {
+Deno.test("splitPieces() equals the regular expression on every assigned character", () => {
   const pattern = javascriptPattern();
   const isAssigned = /^[\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}\p{Cc}\p{Cf}\p{Co}]$/v;
   const wrong: string[] = [];

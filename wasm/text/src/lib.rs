@@ -1,4 +1,5 @@
-//! What `wasm/text.ts` calls. Arrays pass through buffers of this module's memory, given by address,
+//! What `wasm/text.ts` calls. Arrays pass through buffers of this module's memory, given by
+//! address,
 //! so that a row or a text is copied once.
 
 mod byte_table;

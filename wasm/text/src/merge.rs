@@ -8,7 +8,8 @@ use std::collections::BinaryHeap;
 const NO_RANK: u32 = u32::MAX;
 /// No neighbour.
 const NONE: u32 = u32::MAX;
-/// Longest piece in bytes whose lowest rank is searched anew for each merge; longer ones keep a heap.
+/// Longest piece in bytes whose lowest rank is searched anew for each merge; longer ones keep a
+/// heap.
 const SCAN_BYTES_MAX: usize = 48;
 
 #[derive(Clone, Copy)]

@@ -61,7 +61,8 @@ impl Router {
         Ok((experts, weights))
     }
 
-    /// Counting sort of choices by expert: counts [experts], offsets [experts + 1], order [choices].
+    /// Counting sort of choices by expert: counts [experts], offsets [experts + 1], order
+    /// [choices].
     pub fn group(&mut self, experts: &[u32]) -> Result<[Vec<u32>; 3], String> {
         let mut counts = vec![0u32; self.expert_count];
         for expert in experts {

@@ -1,7 +1,9 @@
 //! Picks tokens from rows of logits.
 //!
-//! Every filter keeps a prefix of the tokens ordered by (logit down, id up), so that each is a cut in
-//! that order. A cut is found from few candidates: the k-th largest of the maxima of all blocks bounds
+//! Every filter keeps a prefix of the tokens ordered by (logit down, id up), so that each is a cut
+//! in
+//! that order. A cut is found from few candidates: the k-th largest of the maxima of all blocks
+//! bounds
 //! the k-th largest logit from below, and only blocks above the bound are looked into.
 
 use crate::random::uniform;
@@ -11,7 +13,8 @@ use crate::simd::{BLOCK, Exp2, block_max, find_between, mask_block};
 const NUCLEUS_BLOCKS: [usize; 2] = [64, 512];
 /// Buckets of a histogram over logits.
 const BUCKETS: usize = 1024;
-/// Tokens less probable than the best by this factor, over the vocabulary size, get weight 0: all of
+/// Tokens less probable than the best by this factor, over the vocabulary size, get weight 0: all
+/// of
 /// them together weigh less than the rounding of a sum in f32.
 const NEGLIGIBLE: f64 = 1.0 / (1u64 << 24) as f64;
 
@@ -259,7 +262,8 @@ impl Sampler {
         Cut { logit, id }
     }
 
-    /// Collects the bucket of a histogram over `range` below the largest logit in which the weights,
+    /// Collects the bucket of a histogram over `range` below the largest logit in which the
+    /// weights,
     /// or with `counted` the numbers, of tokens from the best down reach `target`; returns the sum
     /// before it.
     fn collect_bucket(&mut self, range: f32, target: f64, counted: bool) -> f64 {

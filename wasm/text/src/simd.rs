@@ -46,7 +46,8 @@ pub fn block_max(block: &[f32]) -> f32 {
 /// Constants of the exponential in registers: an engine builds one that is written as a constant
 /// anew each time, in four instructions.
 pub struct Exp2 {
-    /// Of 2^f for |f| <= 1/2, from the fifth power down to the first: minimax for the relative error,
+    /// Of 2^f for |f| <= 1/2, from the fifth power down to the first: minimax for the relative
+    /// error,
     /// 1.1e-7 before rounding.
     coefficients: [f32; 5],
     /// 1.5 * 2^23: adding it rounds to an integer, which is then in the lowest bits.

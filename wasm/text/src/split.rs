@@ -148,7 +148,8 @@ fn contraction_end(text: &[u8], at: usize) -> usize {
     at + length
 }
 
-/// Rules 6 to 8 on the run of white space at `start`: to its last line break if it has one; else all
+/// Rules 6 to 8 on the run of white space at `start`: to its last line break if it has one; else
+/// all
 /// of it at the text's end; else all but its last character, which goes with what follows.
 fn blank_end(text: &[u8], start: usize) -> usize {
     let (mut at, mut last, mut behind_newline) = (start, start, start);

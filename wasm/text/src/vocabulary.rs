@@ -117,7 +117,8 @@ impl Vocabulary {
         is_free.then_some((id, RESERVED_START.len() + digits + RESERVED_END.len()))
     }
 
-    /// First special token in `text[start..end]`, the longest where several start: (start, end, id).
+    /// First special token in `text[start..end]`, the longest where several start: (start, end,
+    /// id).
     pub fn find_special(
         &self,
         text: &[u8],
