@@ -33,7 +33,7 @@ Deno.test("splitPieces() gives the 16 split goldens", () => {
   }
 });
 
-Deno.test("splitPieces() takes contractions in either case, the long s, not the Kelvin sign", () => {
+Deno.test("splitPieces() takes contractions in either case, no Kelvin sign", () => {
   const cases: [string, string[]][] = [
     ["it's IT'S it'S", ["it's", " IT'S", " it'S"]],
     ["we'Re I'vE m'LL d'D t'T m'm", ["we'Re", " I'vE", " m'LL", " d'D", " t'T", " m'm"]],
