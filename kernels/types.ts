@@ -96,6 +96,8 @@ export interface Capacity {
   readonly sequences: number;
   /** Most pages one sequence may use. */
   readonly pagesPerSequence: number;
+  /** Most edits of logits in one step, over all its rows. */
+  readonly logitEdits: number;
   /** How latents are stored: f16 to serve, f32 for comparison with an oracle. */
   readonly latentFormat: "f16" | "f32";
 }
@@ -112,20 +114,76 @@ export interface StepSequence {
   readonly pages: Uint32Array;
 }
 
+/**
+ * Changes to a row of logits before anything is chosen from it, each id once:
+ * l' = (l > 0 ? l / divide : l * divide) + add. The first half is the repetition penalty of CTRL
+ * (Keskar et al. 2019, section 4.1), the second takes biases and the other penalties.
+ */
+export interface LogitEdits {
+  readonly ids: Uint32Array;
+  readonly divide: Float32Array;
+  readonly add: Float32Array;
+}
+
+/** What is wanted of one row of logits. */
+export interface LogitRow {
+  /** The step's row whose logits these are; ascending over the plan. */
+  readonly row: number;
+  readonly edits: LogitEdits | null;
+  /** > 0: also wanted is the log-sum-exp of logits / temperature. */
+  readonly temperature: number;
+  /** An id whose logit is wanted, or null. */
+  readonly target: number | null;
+}
+
 /** What one step computes. Sequences tile the rows in order, without gaps. */
 export interface StepPlan {
   /** Token ids, [rows]. */
   readonly tokens: Uint32Array;
+  /**
+   * Where a row's token is not known yet: index of the logit row of the step before, which may
+   * still run, whose best token it is; -1 elsewhere. [rows], or null when all are known.
+   */
+  readonly feeds: Int32Array | null;
   readonly sequences: readonly StepSequence[];
-  /** Rows whose logits are wanted, ascending. May be empty. */
-  readonly logitRows: Uint32Array;
+  readonly logits: readonly LogitRow[];
+}
+
+/** The best of each row of logits, and the sums that turn logits into probabilities. */
+export interface Candidates {
+  /** Of each row. */
+  readonly count: number;
+  /** [rows, count]: largest logit first, of equal ones the lower id first. */
+  readonly ids: Uint32Array;
+  /** [rows, count], after edits. */
+  readonly logits: Float32Array;
+  /** [rows]: ln of the sum of exp(logit). */
+  readonly logSumExp: Float32Array;
+  /** [rows]: ln of the sum of exp(logit / temperature); 0 where the temperature is 0. */
+  readonly scaledLogSumExp: Float32Array;
+  /** [rows]: the target's logit, after edits; 0 where there is none. */
+  readonly targets: Float32Array;
 }
 
 export interface StepResult {
-  /** [plan.logitRows.length, vocabularySize], row-major. Valid until the next `begin`. */
-  readonly logits: Float32Array;
-  /** One per logit row: 1 where any logit of the row is NaN or infinite, else 0. */
+  /** One per logit row: 1 where any logit of the row is NaN or +infinite, else 0. */
   readonly nonFinite: Uint8Array;
+  /** null on a device whose whole rows cost nothing to read. */
+  readonly candidates: Candidates | null;
+  /**
+   * One whole row after edits, [vocabularySize]. Only until the next `begin`, which may overwrite
+   * it.
+   */
+  readRow(index: number): Promise<Float32Array>;
+}
+
+/** A step that was started. */
+export interface PendingStep {
+  /**
+   * Waits for the step and takes its results; once. Steps are taken in the order they were started.
+   * Rejects when the device was lost.
+   */
+  result(): Promise<StepResult>;
 }
 
 /** KDA state of one layer and slot, for tests and snapshots. */

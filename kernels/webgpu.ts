@@ -11,8 +11,17 @@ import { Logits } from "./logits.ts";
 import { MlaBlock, type MlaWeights } from "./mla.ts";
 import { Projections } from "./projection.ts";
 import { scratch } from "./scratch.ts";
-import { StepBuffers } from "./step_buffers.ts";
-import type { Capacity, KdaState, ModelShape, StepPlan, StepResult, TensorSpec } from "./types.ts";
+import { CHUNK_ROWS, StepBuffers } from "./step_buffers.ts";
+import type {
+  Capacity,
+  KdaState,
+  LogitRow,
+  ModelShape,
+  PendingStep,
+  StepPlan,
+  StepResult,
+  TensorSpec,
+} from "./types.ts";
 import { WeightTable } from "./weight_table.ts";
 
 /** Bytes written before the queue is emptied: WebGPU keeps a copy of each write until then. */
@@ -38,12 +47,14 @@ interface Blocks {
 
 export class WebGpuDevice {
   readonly kind = "webgpu";
+  readonly pieceTokens = CHUNK_ROWS;
+  readonly feedsTokens = false;
   readonly #recorder: Recorder;
   #weights: WeightTable | null = null;
   #blocks: Blocks | null = null;
   #unsentBytes = 0;
   #rowCount = 0;
-  #logitRowCount = 0;
+  #logitRows: readonly LogitRow[] = [];
 
   private constructor(private readonly gpu: Gpu, private readonly shape: ModelShape) {
     this.#recorder = new Recorder(gpu);
@@ -146,9 +157,9 @@ export class WebGpuDevice {
     const { step, embedding, logits } = this.#ready();
     step.upload(plan);
     embedding.setTokens(plan.tokens);
-    logits.setRows(plan.logitRows);
+    logits.setRows(Uint32Array.from(plan.logits, ({ row }) => row));
     this.#rowCount = plan.tokens.length;
-    this.#logitRowCount = plan.logitRows.length;
+    this.#logitRows = plan.logits;
     this.#recorder.resetCount();
   }
 
@@ -182,17 +193,31 @@ export class WebGpuDevice {
 
   logits(): void {
     const { logits, residual } = this.#ready();
-    if (this.#logitRowCount === 0) return;
+    if (this.#logitRows.length === 0) return;
     logits.encode(this.#recorder, residual, this.#declared().logits());
   }
 
+  finish(): PendingStep {
+    return { result: () => this.#result(this.#logitRows) };
+  }
+
   /** Waits for the step, also when it has no logit rows, so that steps never pile up. */
-  async finish(): Promise<StepResult> {
+  async #result(rows: readonly LogitRow[]): Promise<StepResult> {
     const { logits, readback, capacity } = this.#ready();
-    const count = this.#logitRowCount;
     const flags = await readback.read(this.#recorder, logits.nonFinite, 0, 4 * capacity.logitRows);
-    const values = await this.#floats(logits.logits, 0, count * this.shape.vocabularySize);
-    return { logits: values, nonFinite: Uint8Array.from(new Uint32Array(flags, 0, count)) };
+    const width = this.shape.vocabularySize;
+    return {
+      nonFinite: Uint8Array.from(new Uint32Array(flags, 0, rows.length)),
+      candidates: null,
+      readRow: async (index) => {
+        if (rows !== this.#logitRows) {
+          throw new Error(`read logit row ${index}: another step has begun`);
+        }
+        const row = await this.#floats(logits.logits, index * width, width);
+        rows[index]?.edits?.ids.forEach(() => {});
+        return row;
+      },
+    };
   }
 
   readResidual(): Promise<Float32Array> {

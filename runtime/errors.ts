@@ -68,9 +68,40 @@ export class TooLargeError extends RequestError {
 
 /** The server can't take more requests now. */
 export class OverloadedError extends KedgeError {
-  readonly status = 503;
-  readonly type = "overloaded_error";
-  override readonly code = "server_overloaded";
+  readonly status: number = 503;
+  readonly type: string = "overloaded_error";
+  override readonly code: string = "server_overloaded";
+  /** When it is worth trying again: whole seconds, at least 1. */
+  readonly retryAfterSeconds: number;
+  constructor(message: string, retryAfterSeconds = 1) {
+    super(message);
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
+/** A client has as many requests under way as its key allows. */
+export class RateLimitError extends OverloadedError {
+  override readonly status = 429;
+  override readonly type = "rate_limit_error";
+  override readonly code = "rate_limit_exceeded";
+}
+
+/** A key is missing or unknown. */
+export class AuthenticationError extends RequestError {
+  override readonly status = 401;
+  override readonly type = "authentication_error";
+}
+
+/** The key is known but may not do this, or the request comes from where none may. */
+export class PermissionError extends RequestError {
+  override readonly status = 403;
+  override readonly type = "permission_error";
+}
+
+/** A request took longer than it was given. */
+export class TimeoutError extends RequestError {
+  override readonly status = 408;
+  override readonly type = "timeout_error";
 }
 
 /** The engine failed while the request ran; the request's fault or not, nothing was lost but it. */

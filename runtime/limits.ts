@@ -94,6 +94,13 @@ export const DEFAULT_COMPLETION_TOKENS = 16;
 export const MAX_TEMPERATURE = 2;
 /** top_k: larger than any vocabulary, where it keeps all tokens. */
 export const MAX_TOP_K_TOKENS = MAX_VOCABULARY_TOKENS;
+/** logit_bias, as in OpenAI's API. */
+export const MAX_LOGIT_BIAS = 100;
+/** frequency_penalty and presence_penalty, as in OpenAI's API. */
+export const MAX_PENALTY = 2;
+/** repetition_penalty: above 0, as logits are divided by it; published uses stay within 1 to 1.5. */
+export const MIN_REPETITION_PENALTY = 0.01;
+export const MAX_REPETITION_PENALTY = 10;
 /** logprobs and top_logprobs, as in OpenAI's chat API. */
 export const MAX_LOGPROBS = 20;
 /** Stop strings of a request. */
@@ -109,6 +116,10 @@ export const ENCODE_SLICE_CHARACTERS = 4096;
 export const ENCODE_SLICE_MS = 4;
 /** How long a streaming answer waits for the engine to refuse before it commits to status 200. */
 export const STREAM_STATUS_WAIT_MS = 250;
+/** A stream without an event for this long gets a comment: proxies cut silent connections. */
+export const KEEP_ALIVE_MS = 10_000;
+/** Bytes of one write of a stream: events that are ready together go out together. */
+export const STREAM_WRITE_BYTES = 16 * 1024;
 
 // Engine.
 
@@ -126,14 +137,51 @@ export const CONTEXT_TOKENS_DEFAULT = 131_072;
 export const POOL_TOKENS_PER_SLOT = 4_096;
 /** Logits of one step: log-probabilities of a prompt take more steps instead of more memory. */
 export const LOGIT_BYTES_MAX = 64 * MiB;
-/** Requests that may wait for a slot. */
-export const QUEUE_REQUESTS_MAX = 1_024;
+/** Requests that may wait for a slot unless told otherwise. */
+export const QUEUE_REQUESTS_DEFAULT = 256;
+/** Requests that may be asked to wait: each may hold a body of some MB. */
+export const QUEUE_REQUESTS_MAX = 16_384;
+/** Prompt tokens that may run and wait unless one request alone has more: 8 MB as u32. */
+export const QUEUE_TOKENS_MAX = 2 ** 21;
+/** Bytes that --memory may ask for: 16 TiB. */
+export const MAX_MEMORY_BYTES = 2 ** 44;
+/** Tokens that penalties look back on, prompt and output together. */
+export const PENALTY_WINDOW_TOKENS = 15_360;
+/** Ids of one logit_bias: OpenAI's API takes 300. */
+export const MAX_LOGIT_BIASES = 1_024;
+/** Events of one stream that wait for its reader: 64 KiB of text events; then it pauses. */
+export const PENDING_EVENTS_MAX = 256;
+/** A reader this late with its next event is cut off. */
+export const SLOW_READER_MS = 30_000;
+/** A busy Worker that says nothing for this long is stuck; a step takes well below a second. */
+export const WATCHDOG_MS = 10_000;
+/** A Worker that dies this often within RESTART_WINDOW_MS is not started again. */
+export const RESTARTS_MAX = 3;
+export const RESTART_WINDOW_MS = 60_000;
 
 // Command line.
 
-/** How long a server that was asked to end waits for running requests. */
-export const DRAIN_MS = 30_000;
 /** One file of the test suite: the slowest ones run whole models on a software adapter. */
 export const TEST_FILE_MS = 900_000;
 /** The look for a WebGPU adapter: drivers that start slowly need seconds. */
 export const ADAPTER_PROBE_MS = 60_000;
+
+// Server: door.
+
+/** URL of a request: no route has parameters that long. Deno itself refuses above 64 KB. */
+export const MAX_URL_CHARACTERS = 8 * 1024;
+/** Names and values of a request's headers: browsers' and SDKs' stay below 4 KB. */
+export const MAX_HEADER_BYTES = 16 * 1024;
+/** How long a request's body may take to arrive: MAX_BODY_BYTES at 2.2 Mbit/s. */
+export const BODY_READ_MS = 30_000;
+/** Key file: a key takes about 200 bytes. */
+export const MAX_KEY_FILE_BYTES = 1 * MiB;
+/** Keys of one file: every request is compared with all of them. */
+export const MAX_KEYS = 1024;
+/** Seconds that a server that was asked to end waits for running requests unless told otherwise. */
+export const DRAIN_SECONDS_DEFAULT = 30;
+export const DRAIN_SECONDS_MAX = 3_600;
+/** How often the server looks whether the engine has failed for good. */
+export const FAILURE_LOOK_MS = 250;
+/** How long answers may still go out after the engine has failed for good. */
+export const FAILURE_GRACE_MS = 1_000;

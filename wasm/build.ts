@@ -27,7 +27,7 @@ export interface BuildRecord {
 }
 
 export const crates: Readonly<Record<string, readonly Variant[]>> = {
-  text: [{ folder: "", targetFeatures: "+simd128" }],
+  text: [{ folder: "", targetFeatures: "+simd128,+relaxed-simd" }],
   cpu: [
     { folder: "simd128", targetFeatures: "+simd128" },
     { folder: "relaxed-simd", targetFeatures: "+simd128,+relaxed-simd" },

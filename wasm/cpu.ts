@@ -8,9 +8,10 @@ import { checkShape, checkTensors } from "./cpu_tensors.ts";
 import type {
   Capacity,
   KdaState,
+  LogitEdits,
   ModelShape,
+  PendingStep,
   StepPlan,
-  StepResult,
   TensorSpec,
 } from "./cpu_types.ts";
 
@@ -30,6 +31,10 @@ const heldBytes = new Map<CpuVariant, number>();
 export class CpuDevice {
   readonly kind = "cpu";
   readonly description: string;
+  /** Each row is computed by itself. */
+  readonly pieceTokens = 1;
+  /** A step has run when the next one begins: nothing would be gained. */
+  readonly feedsTokens = false;
   /** The CPU records no dispatches. */
   readonly dispatchCount = 0;
 
@@ -40,7 +45,6 @@ export class CpuDevice {
   readonly #tensors = new Map<string, TensorSpec>();
   #capacity: Capacity | null = null;
   #plan: StepPlan | null = null;
-  #logits = new Float32Array(0);
   #allocatedBytes = 0;
   #destroyed = false;
 
@@ -140,7 +144,6 @@ export class CpuDevice {
     );
     this.#reserve("configure device", this.#cpu.configureBytes(bounds));
     this.#cpu.configure(bounds);
-    this.#logits = new Float32Array(capacity.logitRows * this.#shape.vocabularySize);
     this.#capacity = capacity;
   }
 
@@ -198,7 +201,8 @@ export class CpuDevice {
       pages.set(sequence.pages, page);
       page += sequence.pages.length;
     });
-    this.#cpu.begin(plan.tokens, sequences, pages, plan.logitRows);
+    const logitRows = Uint32Array.from(plan.logits, ({ row }) => row);
+    this.#cpu.begin(plan.tokens, sequences, pages, logitRows);
     this.#plan = plan;
   }
 
@@ -236,19 +240,28 @@ export class CpuDevice {
     this.#cpu.logits();
   }
 
-  // deno-lint-ignore require-await -- asynchronous by the seam
-  async finish(): Promise<StepResult> {
-    const rows = this.#step("finish step").logitRows.length;
-    const width = this.#shape.vocabularySize;
+  /** The step has run by now: each block computes when it is called. */
+  finish(): PendingStep {
+    const plan = this.#step("finish step");
     const nonFinite = this.#cpu.nonFinite();
-    // A copy: any growth of the memory would detach a view into it.
-    const stride = this.#cpu.logitsStride();
-    const start = this.#cpu.logitsPointer() >>> 0;
-    for (let row = 0; row < rows; row++) {
-      const from = new Float32Array(this.#module.memory.buffer, start + row * stride * 4, width);
-      this.#logits.set(from, row * width);
+    const result = { nonFinite, candidates: null, readRow: (i: number) => this.#readRow(plan, i) };
+    return { result: () => Promise.resolve(result) };
+  }
+
+  // deno-lint-ignore require-await -- asynchronous by the seam
+  async #readRow(plan: StepPlan, index: number): Promise<Float32Array> {
+    const action = `read logit row ${index}`;
+    if (this.#step(action) !== plan) throw new Error(`${action}: another step has begun`);
+    const row = plan.logits[index];
+    if (row === undefined) {
+      throw new Error(`${action}: wanted a row below ${plan.logits.length}`);
     }
-    return { logits: this.#logits.subarray(0, rows * width), nonFinite };
+    const start = (this.#cpu.logitsPointer() >>> 0) + index * this.#cpu.logitsStride() * 4;
+    const width = this.#shape.vocabularySize;
+    // A copy: any growth of the memory would detach a view into it.
+    const logits = new Float32Array(this.#module.memory.buffer, start, width).slice();
+    if (row.edits !== null) editLogits(logits, row.edits);
+    return logits;
   }
 
   destroy(): void {
@@ -320,4 +333,13 @@ export class CpuDevice {
       );
     }
   }
+}
+
+/** l' = (l > 0 ? l / divide : l * divide) + add, in f32 as the GPU does it. */
+function editLogits(logits: Float32Array, { ids, divide, add }: LogitEdits): void {
+  ids.forEach((id, at) => {
+    const logit = logits[id]!;
+    const scaled = Math.fround(logit > 0 ? logit / divide[at]! : logit * divide[at]!);
+    logits[id] = scaled + add[at]!;
+  });
 }

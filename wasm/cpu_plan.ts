@@ -20,9 +20,10 @@ function atMost(what: string, found: number, limit: number): void {
 
 /** Throws unless the step fits `capacity` and names only things that exist. */
 export function checkPlan(plan: StepPlan, capacity: Capacity, shape: ModelShape): void {
-  const { tokens, sequences, logitRows } = plan;
+  const { tokens, feeds, sequences, logits } = plan;
+  if (feeds !== null) throw new Error("begin step: wanted all tokens known, found feeds");
   atMost("rows", tokens.length, capacity.rows);
-  atMost("logit rows", logitRows.length, capacity.logitRows);
+  atMost("logit rows", logits.length, capacity.logitRows);
   atMost("sequences", sequences.length, capacity.sequences);
   for (const token of tokens) {
     if (token >= shape.vocabularySize) {
@@ -48,7 +49,7 @@ export function checkPlan(plan: StepPlan, capacity: Capacity, shape: ModelShape)
     throw new Error(`begin step: wanted sequences over ${tokens.length} rows, found ${row}`);
   }
   let last = -1;
-  for (const logitRow of logitRows) {
+  for (const { row: logitRow } of logits) {
     if (logitRow <= last || logitRow >= row) {
       throw new Error(
         `begin step: wanted ascending logit rows below ${row}, found ${logitRow} after ${last}`,

@@ -64,6 +64,7 @@ export interface Capacity {
   readonly logitRows: number;
   readonly sequences: number;
   readonly pagesPerSequence: number;
+  readonly logitEdits: number;
   readonly latentFormat: "f16" | "f32";
 }
 
@@ -75,15 +76,34 @@ export interface StepSequence {
   readonly pages: Uint32Array;
 }
 
+export interface LogitEdits {
+  readonly ids: Uint32Array;
+  readonly divide: Float32Array;
+  readonly add: Float32Array;
+}
+
+export interface LogitRow {
+  readonly row: number;
+  readonly edits: LogitEdits | null;
+  readonly temperature: number;
+  readonly target: number | null;
+}
+
 export interface StepPlan {
   readonly tokens: Uint32Array;
+  readonly feeds: Int32Array | null;
   readonly sequences: readonly StepSequence[];
-  readonly logitRows: Uint32Array;
+  readonly logits: readonly LogitRow[];
 }
 
 export interface StepResult {
-  readonly logits: Float32Array;
   readonly nonFinite: Uint8Array;
+  readonly candidates: null;
+  readRow(index: number): Promise<Float32Array>;
+}
+
+export interface PendingStep {
+  result(): Promise<StepResult>;
 }
 
 export interface KdaState {

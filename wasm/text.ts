@@ -4,27 +4,10 @@
  * Errors are plain `Error`s whose message says action, wanted and found.
  */
 import * as wasm from "./text/pkg/kedge_text.js";
+import { checkInteger, textMemory } from "./text_module.ts";
 
-let memory: WebAssembly.Memory | null = null;
-
-/** Instantiates the module in this thread, once; everything else here throws before it. */
-export function loadTextModule(): void {
-  if (memory !== null) return;
-  const file = new URL("./text/pkg/kedge_text_bg.wasm", import.meta.url);
-  memory = wasm.initSync({ module: Deno.readFileSync(file) }).memory;
-}
-
-/** The module's memory now: growing it gives a new buffer, so keep none over a call. */
-function buffer(): ArrayBuffer {
-  if (memory === null) throw new Error("use text module: wanted loadTextModule() called before");
-  return memory.buffer as ArrayBuffer;
-}
-
-function checkInteger(action: string, value: number, below: number): void {
-  if (!Number.isInteger(value) || value < 0 || value >= below) {
-    throw new Error(`${action}: wanted an integer from 0 to below ${below}, found ${value}`);
-  }
-}
+export { loadTextModule } from "./text_module.ts";
+export { type SampleParameters, Sampler } from "./text_sampler.ts";
 
 export interface SpecialToken {
   readonly id: number;
@@ -42,7 +25,7 @@ function begin(encoding: wasm.Encoding, text: string, allowSpecial: boolean): vo
   if (text.length > keptLengthMax) {
     const bytes = utf8.encode(text);
     encoding.reserve(bytes.length);
-    new Uint8Array(buffer(), encoding.text_address(), bytes.length).set(bytes);
+    new Uint8Array(textMemory(), encoding.text_address(), bytes.length).set(bytes);
     encoding.begin(bytes.length, allowSpecial);
     return;
   }
@@ -51,13 +34,13 @@ function begin(encoding: wasm.Encoding, text: string, allowSpecial: boolean): vo
   encoding.reserve(room);
   const { written } = utf8.encodeInto(
     text,
-    new Uint8Array(buffer(), encoding.text_address(), room),
+    new Uint8Array(textMemory(), encoding.text_address(), room),
   );
   encoding.begin(written, allowSpecial);
 }
 
 function takeIds(encoding: wasm.Encoding): Uint32Array {
-  return new Uint32Array(buffer(), encoding.ids_address(), encoding.ids_length()).slice();
+  return new Uint32Array(textMemory(), encoding.ids_address(), encoding.ids_length()).slice();
 }
 
 /** The encoding of one long text, in steps. */
@@ -112,7 +95,7 @@ export class Tokenizer {
     specials: readonly SpecialToken[],
     vocabularySize: number,
   ) {
-    buffer();
+    textMemory();
     checkInteger("make tokenizer: vocabulary size", vocabularySize, 2 ** 31);
     for (const { id, text } of specials) {
       checkInteger(`add special token ${JSON.stringify(text)}`, id, vocabularySize);
@@ -209,101 +192,6 @@ export class StreamDecoder {
   }
 }
 
-export interface SampleParameters {
-  /** >= 0; 0 picks the largest logit, of equals the lowest id. */
-  readonly temperature: number;
-  /** Keeps this many of the most probable tokens; 0 keeps all. */
-  readonly topK: number;
-  /**
-   * 0 < topP <= 1: keeps the fewest most probable tokens that have at least this share together.
-   */
-  readonly topP: number;
-  /** 0 <= minP <= 1: keeps tokens at least this share as probable as the most probable one. */
-  readonly minP: number;
-  /** 0 <= seed < 2^53. */
-  readonly seed: number;
-}
-
-/**
- * Picks tokens from rows of logits.
- *
- * The filters apply to softmax(logits / temperature) in the order top-k, top-p, min-p; top-p counts
- * shares of what top-k left. Of equally probable tokens the lower id counts as more probable.
- * Weights
- * are f32, within 4e-6 of the exact ones; tokens 2^24 times the vocabulary size less probable than
- * the best have weight 0. The draw is the first token in the order of ids at which the cumulated
- * weight of the kept tokens exceeds u times its sum. u = uniform(seed, position) is output number
- * `position` of the SplitMix64 generator whose state is the first output of one seeded with `seed`,
- * its upper 53 bits as a fraction.
- */
-export class Sampler {
-  #sampler: wasm.Sampler;
-  #vocabularySize: number;
-
-  constructor(vocabularySize: number) {
-    buffer();
-    checkInteger("make sampler: vocabulary size - 1", vocabularySize - 1, 2 ** 28);
-    this.#vocabularySize = vocabularySize;
-    this.#sampler = new wasm.Sampler(vocabularySize);
-  }
-
-  #setRow(logits: Float32Array): void {
-    const size = this.#vocabularySize;
-    if (logits.length !== size) {
-      throw new Error(`read logits: wanted ${size} values, found ${logits.length}`);
-    }
-    new Float32Array(buffer(), this.#sampler.row_address(), size).set(logits);
-  }
-
-  /**
-   * One token for `position` of a sequence. logits: [vocabularySize]. Throws when one of them is
-   * NaN
-   * or +Infinity, or all are -Infinity; a token at -Infinity is never drawn.
-   */
-  sample(logits: Float32Array, parameters: SampleParameters, position: number): number {
-    checkParameters(parameters);
-    checkInteger("sample token: position", position, 2 ** 53);
-    this.#setRow(logits);
-    const { temperature, topK, topP, minP, seed } = parameters;
-    return this.#sampler.sample(temperature, topK, topP, minP, seed, position);
-  }
-
-  /**
-   * Natural log-probabilities of the row as it is, without temperature and filters: of `id`, and of
-   * the topCount best, best first, of equals the lower id first. Throws as sample() does.
-   */
-  logprobs(
-    logits: Float32Array,
-    id: number,
-    topCount: number,
-  ): { logprob: number; top: { id: number; logprob: number }[] } {
-    checkInteger("compute log-probabilities: id", id, this.#vocabularySize);
-    checkInteger("compute log-probabilities: count", topCount, 2 ** 31);
-    this.#setRow(logits);
-    const values = this.#sampler.logprobs(id, topCount);
-    const top = Array.from(
-      { length: (values.length - 1) / 2 },
-      (_, i) => ({ id: values[1 + 2 * i]!, logprob: values[2 + 2 * i]! }),
-    );
-    return { logprob: values[0]!, top };
-  }
-
-  free(): void {
-    this.#sampler.free();
-  }
-}
-
-function checkParameters({ temperature, topK, topP, minP, seed }: SampleParameters): void {
-  const check = (holds: boolean, name: string, wanted: string, found: number) => {
-    if (!holds) throw new Error(`sample token: wanted ${name} ${wanted}, found ${found}`);
-  };
-  check(temperature >= 0 && temperature < Infinity, "temperature", ">= 0", temperature);
-  check(topP > 0 && topP <= 1, "topP", "> 0 and <= 1", topP);
-  check(minP >= 0 && minP <= 1, "minP", ">= 0 and <= 1", minP);
-  checkInteger("sample token: topK", topK, 2 ** 32);
-  checkInteger("sample token: seed", seed, 2 ** 53);
-}
-
 /** Mixture-of-experts bookkeeping: the reference for the devices' routing, and use counters. */
 export class Router {
   #router: wasm.Router;
@@ -311,7 +199,7 @@ export class Router {
 
   /** Throws unless 1 <= expertsPerToken <= expertCount. */
   constructor(expertCount: number, expertsPerToken: number) {
-    buffer();
+    textMemory();
     checkInteger("make router: expert count", expertCount, 2 ** 31);
     checkInteger("make router: experts a token", expertsPerToken, 2 ** 31);
     this.#expertCount = expertCount;
@@ -368,7 +256,7 @@ export class Router {
  * The pieces that the split rule makes of a text, before merging; for tests and for the curious.
  */
 export function splitPieces(text: string): string[] {
-  buffer();
+  textMemory();
   const bytes = utf8.encode(text);
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   let start = 0;

@@ -1,5 +1,6 @@
 /** Prefill and decode speed, seen from where the HTTP layer stands. */
 import type { Engine, GenerateRequest } from "../engine/engine.ts";
+import { GREEDY_SAMPLING } from "../engine/sampling.ts";
 import { median, randomIntegers } from "./statistics.ts";
 
 export interface PrefillSpeed {
@@ -87,9 +88,11 @@ function greedyRequest(
   return {
     promptIds: Uint32Array.from(randomIntegers(seed, engine.model.vocabularySize, promptTokens)),
     maxTokens,
-    sampling: { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0 },
+    sampling: GREEDY_SAMPLING,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,
+    progress: false,
+    owner: "",
   };
 }

@@ -47,7 +47,7 @@ export function measureTokenizer(tokenizer: Tokenizer, runs: number): number {
 export function measureSampler(runs: number): number {
   const sampler = new Sampler(SAMPLER_LOGITS);
   const logits = normalLogits(SAMPLER_LOGITS);
-  const parameters = { temperature: 0.6, topK: 0, topP: 0.95, minP: 0, seed: 1 };
+  const parameters = { temperature: 0.6, topK: 0, typicalP: 1, topP: 0.95, minP: 0, seed: 1 };
   const times: number[] = [];
   for (let run = -1; run < runs; run++) {
     const began = performance.now();

@@ -2,6 +2,7 @@
 import { encodeSegments, encodeText } from "../chat/encode.ts";
 import { renderChat } from "../chat/template.ts";
 import { TextStream } from "../chat/text_stream.ts";
+import { NOBODY } from "../http/auth.ts";
 import { type AppDependencies, planGeneration } from "../http/generation.ts";
 import { type ModelOptions, openModel } from "./open_model.ts";
 
@@ -35,8 +36,20 @@ async function printCompletion(
   const promptIds = options.raw === true
     ? await encodeText(tokenizer, prompt)
     : await encodeSegments(tokenizer, renderChat([{ role: "user", content: prompt }], null));
-  const fields = { temperature: options.temperature, seed: options.seed, stop: [] };
-  const request = planGeneration(model, fields, promptIds, "prompt", options.maxTokens ?? null);
+  const fields = {
+    temperature: options.temperature,
+    seed: options.seed,
+    stop: [],
+    logit_bias: [],
+  };
+  const request = planGeneration(
+    model,
+    fields,
+    promptIds,
+    "prompt",
+    options.maxTokens ?? null,
+    NOBODY,
+  );
   const text = new TextStream(tokenizer, { skipSpecial: true, stops: [] });
   for await (const event of engine.generate(request)) {
     if (event.type === "token") print(text.push(event.id));

@@ -10,6 +10,19 @@ export interface SamplingParameters {
   readonly topP: number;
   /** Drops tokens less probable than this share of the most probable one. */
   readonly minP: number;
+  /**
+   * Keeps the tokens whose surprise is nearest the expected one until their probabilities sum to at
+   * least this (Meister et al. 2022, locally typical sampling); 1 keeps all.
+   */
+  readonly typicalP: number;
+  /** Subtracted from a generated token's logit for each time it was generated. */
+  readonly frequencyPenalty: number;
+  /** Subtracted from the logit of every token that was generated. */
+  readonly presencePenalty: number;
+  /** Divides positive and multiplies negative logits of tokens in prompt or output; 1 is none. */
+  readonly repetitionPenalty: number;
+  /** Added to the logit of each id, each id once. */
+  readonly logitBias: readonly (readonly [id: number, bias: number])[];
   /** Seeds this request's own random stream; 0 <= seed < 2^53. */
   readonly seed: number;
 }
@@ -29,10 +42,15 @@ export interface GenerateRequest {
   readonly logprobs: number | null;
   /** Also log-probabilities of the prompt's own tokens (needs logprobs). */
   readonly promptLogprobs: boolean;
+  /** Also `progress` events while the prompt is computed. */
+  readonly progress: boolean;
+  /** Whose request it is: the scheduler is fair between owners. "" where there are no keys. */
+  readonly owner: string;
 }
 
 /**
- * Log-probability (natural, before temperature and filters) of one token and the best at its place.
+ * Log-probability (natural, after penalties and biases, before temperature and filters) of one
+ * token and the best at its place.
  */
 export interface TokenLogprob {
   readonly id: number;
@@ -48,6 +66,8 @@ export type GenerateEvent =
    * The prompt's tokens 1.. (token 0 has no probability), once, before any token; only when asked.
    */
   | { readonly type: "prompt"; readonly logprobs: readonly TokenLogprob[] }
+  /** Prompt tokens computed so far, after each step of the prompt; only when asked. */
+  | { readonly type: "progress"; readonly processed: number; readonly total: number }
   | { readonly type: "token"; readonly id: number; readonly logprob: TokenLogprob | null }
   /** Always the last event of a request that did not throw. */
   | { readonly type: "done"; readonly reason: FinishReason; readonly timings: Timings };
@@ -68,6 +88,8 @@ export interface ModelInfo {
   readonly vocabularySize: number;
   readonly parameterCount: number;
   readonly weightBytes: number;
+  /** Everything allocated on the device: weights, states, latents, buffers of a step. */
+  readonly deviceBytes: number;
   readonly device: string;
   readonly deviceDescription: string;
   /** From the start of loading until the first request could run. */
@@ -79,24 +101,69 @@ export interface ModelInfo {
 export interface EngineStats {
   readonly running: number;
   readonly queued: number;
+  /** Of them those whose reader fell behind. */
+  readonly paused: number;
+  /** Prompt tokens that waiting and running requests have still to be computed. */
+  readonly queuedTokens: number;
   /** Steps run since the start. */
   readonly steps: number;
   /** GPU dispatches of the last step; 0 on the cpu device. */
   readonly lastStepDispatches: number;
+  readonly freeSlots: number;
+  readonly freePages: number;
+  readonly pages: number;
+  /** Since the start: sequences that gave way and started again. */
+  readonly preemptions: number;
+  /** Since the start: rows of prompts and of generated tokens that steps computed. */
+  readonly promptTokens: number;
+  readonly generatedTokens: number;
+  /** Since the start, in milliseconds: all steps, and the waits for the device in them. */
+  readonly prefillStepMs: number;
+  readonly decodeStepMs: number;
+  readonly deviceWaitMs: number;
+}
+
+/** "ready" takes requests; "recovering" will again; "draining" and "failed" will not. */
+export type EngineState = "ready" | "recovering" | "draining" | "failed";
+
+/** A place in the queue, taken before the prompt is encoded. */
+export interface Place {
+  /** Gives it back; further calls do nothing. */
+  release(): void;
+}
+
+/** What one owner may use at once. */
+export interface OwnerLimits {
+  /** Requests at once; null: no limit of its own. */
+  readonly requests: number | null;
 }
 
 export interface Engine {
   readonly model: ModelInfo;
   readonly stats: EngineStats;
+  readonly state: EngineState;
   /** Why the engine can't run requests any more, or null. */
   readonly failure: Error | null;
+  /** Restarts since the start. */
+  readonly restarts: number;
+  /**
+   * Takes a place in the bounded queue, before any work is done for a request; whoever took it gives
+   * it back when the request has been answered. `promptTokens`: an estimate. Throws OverloadedError
+   * when the queue is full or the engine takes no requests, and RateLimitError when the owner has
+   * its fill; both say when to try again.
+   */
+  reserve(owner: string, limits: OwnerLimits, promptTokens: number): Place;
   /**
    * Runs one request. Events arrive in order; the iterator throws a KedgeError when the request
    * can't be taken or fails. Aborting `signal`, or ending the iteration early, frees its slot;
-   * after
-   * an abort the iterator ends without a `done` event.
+   * after an abort the iterator ends without a `done` event. A reader that does not take its events
+   * pauses its own sequence, and is cut off after SLOW_READER_MS.
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
+  /** Takes no new requests from now on; those under way run on. */
+  drain(): void;
+  /** Tokens routed to each expert since the engine (re)started, [MoE layers in order][expertCount]. */
+  expertUse(): Promise<{ readonly expertCount: number; readonly tokens: Float64Array }>;
   /** Ends the Worker; running requests fail. */
   close(): Promise<void>;
 }

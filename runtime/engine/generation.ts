@@ -1,165 +1,308 @@
 /** The engine's step: schedule, run, sample, deliver. No thread, no HTTP. */
-import type { Device, ModelShape, StepResult } from "../model/device.ts";
-import { runStep } from "../model/kimi_linear.ts";
-import { EngineError } from "../errors.ts";
-import type { FinishReason, GenerateRequest, TokenLogprob } from "./engine.ts";
+import type { Device, LogitRow, ModelShape, PendingStep, StepResult } from "../model/device.ts";
+import { startStep } from "../model/kimi_linear.ts";
+import { DeviceError, EngineError } from "../errors.ts";
+import type { EngineStats, FinishReason, GenerateRequest, TokenLogprob } from "./engine.ts";
+import { Faults } from "./fault.ts";
+import { Penalties } from "./penalties.ts";
 import { type RequestEvent, toWire } from "./protocol.ts";
-import { type ScheduledStep, Scheduler, type SchedulerLimits, type Sequence } from "./scheduler.ts";
+import { chooseToken, logprobOf, targetLogprob, type TokenSampler } from "./sampling.ts";
+import {
+  type ScheduledStep,
+  Scheduler,
+  type SchedulerLimits,
+  type Sequence,
+  type StepPart,
+  UNKNOWN_TOKEN,
+} from "./scheduler.ts";
 
-/** What picks tokens: the text module's sampler. */
-export interface TokenSampler {
-  sample(logits: Float32Array, parameters: GenerateRequest["sampling"], position: number): number;
-  logprobs(
-    logits: Float32Array,
-    id: number,
-    topCount: number,
-  ): { logprob: number; top: { id: number; logprob: number }[] };
-}
-
-/** Moments of one request, in milliseconds of `clock`. */
-interface Moments {
-  submitted: number;
+/** One request's bookkeeping beside its sequence. */
+interface Job {
+  readonly sequence: Sequence;
+  readonly penalties: Penalties | null;
+  /** Prompt log-probabilities gathered so far; null when none are wanted or all are delivered. */
+  promptLogprobs: TokenLogprob[] | null;
+  /** Moments in milliseconds of `clock`. */
+  readonly submitted: number;
   started: number;
   firstToken: number;
 }
 
+/** A step whose result was not taken yet. */
+interface Flight {
+  readonly step: ScheduledStep;
+  readonly pending: PendingStep;
+  /** In milliseconds of `clock`. */
+  readonly began: number;
+}
+
 export class Generation {
   readonly #scheduler: Scheduler;
-  readonly #moments = new Map<number, Moments>();
-  /** Prompt log-probabilities gathered so far, by request. */
-  readonly #promptLogprobs = new Map<number, TokenLogprob[]>();
+  readonly #jobs = new Map<number, Job>();
+  #flight: Flight | null = null;
+  /** When the last result was taken. */
+  #landed = 0;
   #steps = 0;
+  #promptTokens = 0;
+  #generatedTokens = 0;
+  #prefillStepMs = 0;
+  #decodeStepMs = 0;
+  #deviceWaitMs = 0;
 
   constructor(
     private readonly device: Device,
     private readonly shape: ModelShape,
     private readonly sampler: TokenSampler,
     limits: SchedulerLimits,
+    private readonly faults: Faults = new Faults([], 0),
     private readonly clock: () => number = () => performance.now(),
   ) {
     this.#scheduler = new Scheduler(limits, (slot) => device.zeroSlot(slot));
   }
 
-  get stats() {
+  get stats(): EngineStats {
     return {
-      running: this.#scheduler.runningCount,
-      queued: this.#scheduler.queuedCount,
+      ...this.#scheduler.stats,
       steps: this.#steps,
       lastStepDispatches: this.device.dispatchCount,
+      promptTokens: this.#promptTokens,
+      generatedTokens: this.#generatedTokens,
+      prefillStepMs: this.#prefillStepMs,
+      decodeStepMs: this.#decodeStepMs,
+      deviceWaitMs: this.#deviceWaitMs,
     };
   }
 
-  get idle(): boolean {
-    return this.#scheduler.runningCount + this.#scheduler.queuedCount === 0;
-  }
-
-  /** Queues a request. Throws OverloadedError when the queue is full. */
+  /** Queues a request. Throws RequestError when it can't ever fit. */
   submit(id: number, request: GenerateRequest): void {
-    this.#scheduler.submit(id, request);
-    this.#moments.set(id, { submitted: this.clock(), started: 0, firstToken: 0 });
-    if (request.promptLogprobs) this.#promptLogprobs.set(id, []);
+    this.#jobs.set(id, {
+      sequence: this.#scheduler.submit(id, request),
+      penalties: Penalties.of(request),
+      promptLogprobs: request.promptLogprobs ? [] : null,
+      submitted: this.clock(),
+      started: 0,
+      firstToken: 0,
+    });
   }
 
   cancel(id: number): void {
-    this.#scheduler.cancel(id);
-    this.#forget(id);
+    const job = this.#jobs.get(id);
+    if (job === undefined) return;
+    this.#scheduler.finish(job.sequence);
+    this.#jobs.delete(id);
   }
 
-  /** Runs one step and returns what it produced. Throws when the device failed. */
-  async step(): Promise<RequestEvent[]> {
-    const scheduled = this.#scheduler.next();
-    if (scheduled === null) return [];
-    this.#markStarts(scheduled);
-    const result = await runStep(this.device, this.shape, scheduled.plan);
+  /** A paused request keeps its place and takes no rows. */
+  setPaused(id: number, paused: boolean): void {
+    const job = this.#jobs.get(id);
+    if (job !== undefined) job.sequence.paused = paused;
+  }
+
+  /**
+   * Runs a step and returns what became known; null when there was nothing to do. A step of which
+   * nothing is needed to begin the next stays under way until then. Throws when the device failed.
+   */
+  async step(): Promise<RequestEvent[] | null> {
+    const before = this.#flight;
+    const step = this.#scheduler.next();
+    if (step === null) return before === null ? null : await this.settle();
+    const began = this.clock();
+    this.#failOnCommand();
+    this.#markStarts(step);
+    const pending = this.#start(step, before?.step ?? null);
+    this.#flight = { step, pending, began };
+    const events = before === null ? [] : await this.#land(before);
+    if (this.#canRunAhead(step)) this.#expectTokens(step);
+    else events.push(...await this.settle());
+    return events;
+  }
+
+  /** Waits for the step that is under way, if any. */
+  async settle(): Promise<RequestEvent[]> {
+    const flight = this.#flight;
+    this.#flight = null;
+    return flight === null ? [] : await this.#land(flight);
+  }
+
+  #failOnCommand(): void {
+    const number = this.#steps + 1;
+    if (this.faults.at("device_lost", number)) this.device.destroy();
+    if (this.faults.at("out_of_memory", number)) {
+      throw new DeviceError("run a step: the device is out of memory");
+    }
+  }
+
+  #markStarts(step: ScheduledStep): void {
+    for (const { sequence } of step.parts) {
+      const job = this.#jobs.get(sequence.id)!;
+      if (job.started === 0) job.started = this.clock();
+    }
+  }
+
+  #start(step: ScheduledStep, before: ScheduledStep | null): PendingStep {
+    const logits: LogitRow[] = [];
+    for (const part of step.parts) {
+      for (let row = part.rowCount - part.logitCount; row < part.rowCount; row++) {
+        logits.push(this.#logitRow(part, row));
+      }
+    }
+    const feeds = step.tokens.includes(UNKNOWN_TOKEN) ? feedsOf(step, before!) : null;
+    const tokens = Uint32Array.from(step.tokens, (token) => token === UNKNOWN_TOKEN ? 0 : token);
+    return startStep(this.device, this.shape, {
+      tokens,
+      feeds,
+      sequences: step.sequences,
+      logits,
+    });
+  }
+
+  #logitRow({ sequence, rowStart, past }: StepPart, row: number): LogitRow {
+    const { request, tokens } = sequence;
+    const isLast = past + row + 1 === tokens.length;
+    const edits = isLast ? this.#jobs.get(sequence.id)!.penalties?.edits() ?? null : null;
+    return {
+      row: rowStart + row,
+      edits,
+      temperature: request.sampling.temperature,
+      target: isLast ? null : tokens[past + row + 1]!,
+    };
+  }
+
+  /**
+   * Whether the step's tokens are all the best of their rows, so that the device can go on with
+   * them before they are known here.
+   */
+  #canRunAhead({ parts }: ScheduledStep): boolean {
+    return this.device.feedsTokens && parts.every(({ sequence, logitCount }) => {
+      if (logitCount === 0 || sequence.over) return true;
+      const { penalties } = this.#jobs.get(sequence.id)!;
+      return sequence.request.sampling.temperature === 0 && !(penalties?.changes ?? false);
+    });
+  }
+
+  /** Holds a token's place where the step under way gives one. */
+  #expectTokens({ parts }: ScheduledStep): void {
+    for (const { sequence, past, rowCount, logitCount } of parts) {
+      if (logitCount > 0 && past + rowCount === sequence.tokens.length && !sequence.over) {
+        sequence.tokens.push(UNKNOWN_TOKEN);
+      }
+    }
+  }
+
+  async #land({ step, pending, began }: Flight): Promise<RequestEvent[]> {
+    const waited = this.clock();
+    const result = await pending.result();
+    const now = this.clock();
+    this.#deviceWaitMs += now - waited;
     this.#steps++;
-    this.#scheduler.complete(scheduled);
-    return scheduled.parts.flatMap((part) =>
-      this.#deliver(part.sequence, result, part.logitStart, part.logitCount)
-    );
-  }
-
-  #markStarts(scheduled: ScheduledStep): void {
-    for (const { sequence } of scheduled.parts) {
-      const moments = this.#moments.get(sequence.id)!;
-      if (moments.started === 0) moments.started = this.clock();
-    }
-  }
-
-  /** Events of one sequence from its logit rows; ends it where it is over. */
-  #deliver(
-    sequence: Sequence,
-    result: StepResult,
-    logitStart: number,
-    logitCount: number,
-  ): RequestEvent[] {
-    const { id, request } = sequence;
-    const width = this.shape.vocabularySize;
-    const row = (index: number) => result.logits.subarray(index * width, (index + 1) * width);
+    const promptRows = countPromptRows(step);
+    this.#promptTokens += promptRows;
+    this.#generatedTokens += step.tokens.length - promptRows;
+    // Steps overlap: each millisecond counts once.
+    const spent = now - Math.max(began, this.#landed);
+    this.#landed = now;
+    if (promptRows > 0) this.#prefillStepMs += spent;
+    else this.#decodeStepMs += spent;
+    if (this.faults.at("nan_logits", this.#steps)) result.nonFinite.fill(1, 0, 1);
     const events: RequestEvent[] = [];
-    for (let index = 0; index < logitCount; index++) {
-      if (result.nonFinite[logitStart + index] !== 0) return [this.#failNonFinite(sequence)];
-      const position = sequence.past - logitCount + index;
-      this.#takePromptLogprob(sequence, position, row(logitStart + index));
-    }
-    if (sequence.past < sequence.tokens.length) return events;
-    const promptLogprobs = this.#promptLogprobs.get(id);
-    if (promptLogprobs !== undefined) {
-      events.push({ id, event: { type: "prompt", logprobs: promptLogprobs } });
-      this.#promptLogprobs.delete(id);
-    }
-    this.#moments.get(id)!.firstToken ||= this.clock();
-    if (request.maxTokens === 0) return [...events, this.#end(sequence, "length")];
-    const logits = row(logitStart + logitCount - 1);
-    const token = this.sampler.sample(logits, request.sampling, sequence.tokens.length);
-    const logprob = request.logprobs === null
-      ? null
-      : { id: token, ...this.sampler.logprobs(logits, token, request.logprobs) };
-    sequence.tokens.push(token);
-    events.push({ id, event: { type: "token", id: token, logprob } });
-    if (request.stopIds.includes(token)) events.push(this.#end(sequence, "stop"));
-    else if (sequence.tokens.length - request.promptIds.length === request.maxTokens) {
-      events.push(this.#end(sequence, "length"));
+    for (const part of step.parts) {
+      if (!part.sequence.over) events.push(...await this.#deliver(part, result));
     }
     return events;
   }
 
+  /** Events of one sequence from its logit rows; ends it where it is over. */
+  async #deliver(part: StepPart, result: StepResult): Promise<RequestEvent[]> {
+    const { sequence, past, rowCount, logitStart, logitCount } = part;
+    const { id, request, tokens } = sequence;
+    const job = this.#jobs.get(id)!;
+    const events: RequestEvent[] = [];
+    const promptLength = request.promptIds.length;
+    const end = past + rowCount;
+    for (let index = 0; index < logitCount; index++) {
+      const position = end - logitCount + index;
+      if (result.nonFinite[logitStart + index] !== 0) return [this.#failNonFinite(job, position)];
+      await this.#takePromptLogprob(job, position, result, logitStart + index);
+    }
+    if (request.progress && past < promptLength) {
+      const processed = Math.min(end, promptLength);
+      events.push({ id, event: { type: "progress", processed, total: promptLength } });
+    }
+    const known = tokens.at(-1) === UNKNOWN_TOKEN ? tokens.length - 1 : tokens.length;
+    if (end < known) return events;
+    if (job.promptLogprobs !== null) {
+      events.push({ id, event: { type: "prompt", logprobs: job.promptLogprobs } });
+      job.promptLogprobs = null;
+    }
+    job.firstToken ||= this.clock();
+    if (request.maxTokens === 0) return [...events, this.#end(job, "length")];
+    const row = logitStart + logitCount - 1;
+    const token = await chooseToken(this.sampler, result, row, request.sampling, known);
+    const logprob = request.logprobs === null
+      ? null
+      : await logprobOf(this.sampler, result, row, token, request.logprobs);
+    if (known < tokens.length) tokens[known] = token;
+    else tokens.push(token);
+    job.penalties?.push(token);
+    events.push({ id, event: { type: "token", id: token, logprob } });
+    if (request.stopIds.includes(token)) events.push(this.#end(job, "stop"));
+    else if (known + 1 - promptLength === request.maxTokens) events.push(this.#end(job, "length"));
+    return events;
+  }
+
   /** Keeps the log-probability of the prompt token after `position`, once. */
-  #takePromptLogprob(sequence: Sequence, position: number, logits: Float32Array): void {
-    const known = this.#promptLogprobs.get(sequence.id);
-    const { promptIds, logprobs } = sequence.request;
-    // A preempted prompt comes by twice.
-    if (known === undefined || position !== known.length) return;
+  async #takePromptLogprob(
+    job: Job,
+    position: number,
+    result: StepResult,
+    row: number,
+  ): Promise<void> {
+    const { promptIds, logprobs } = job.sequence.request;
+    // A prompt that gave way comes by twice.
+    if (job.promptLogprobs === null || position !== job.promptLogprobs.length) return;
     const next = promptIds[position + 1];
     if (next === undefined) return;
-    known.push({ id: next, ...this.sampler.logprobs(logits, next, logprobs ?? 0) });
+    job.promptLogprobs.push(await targetLogprob(this.sampler, result, row, next, logprobs ?? 0));
   }
 
-  #failNonFinite(sequence: Sequence): RequestEvent {
-    this.#scheduler.finish(sequence);
-    this.#forget(sequence.id);
+  #failNonFinite(job: Job, position: number): RequestEvent {
+    const { id } = job.sequence;
+    this.cancel(id);
     const error = new EngineError(
-      `compute logits at position ${
-        sequence.past - 1
-      }: wanted finite values, found NaN or infinity`,
+      `compute logits at position ${position}: wanted finite values, found NaN or infinity`,
       "non_finite_logits",
     );
-    return { id: sequence.id, error: toWire(error) };
+    return { id, error: toWire(error) };
   }
 
-  #end(sequence: Sequence, reason: FinishReason): RequestEvent {
-    const { submitted, started, firstToken } = this.#moments.get(sequence.id)!;
-    this.#scheduler.finish(sequence);
-    this.#forget(sequence.id);
+  #end(job: Job, reason: FinishReason): RequestEvent {
+    const { submitted, started, firstToken } = job;
+    const { id } = job.sequence;
+    this.cancel(id);
     const timings = {
       queuedMs: started - submitted,
       prefillMs: firstToken - started,
       decodeMs: this.clock() - firstToken,
     };
-    return { id: sequence.id, event: { type: "done", reason, timings } };
+    return { id, event: { type: "done", reason, timings } };
   }
+}
 
-  #forget(id: number): void {
-    this.#moments.delete(id);
-    this.#promptLogprobs.delete(id);
+/** For each row of `step` the logit row of the step before that chooses its token, or -1. */
+function feedsOf(step: ScheduledStep, before: ScheduledStep): Int32Array {
+  const feeds = new Int32Array(step.tokens.length).fill(-1);
+  const sources = new Map(before.parts.map((part) => [part.sequence, part]));
+  for (const { sequence, rowStart } of step.parts) {
+    if (step.tokens[rowStart] !== UNKNOWN_TOKEN) continue;
+    const { logitStart, logitCount } = sources.get(sequence)!;
+    feeds[rowStart] = logitStart + logitCount - 1;
   }
+  return feeds;
+}
+
+function countPromptRows({ parts }: ScheduledStep): number {
+  return parts.reduce((sum, { sequence, past, rowCount }) => {
+    const end = Math.min(past + rowCount, sequence.request.promptIds.length);
+    return sum + Math.max(0, end - past);
+  }, 0);
 }

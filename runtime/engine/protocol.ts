@@ -9,6 +9,7 @@ import {
   UsageError,
 } from "../errors.ts";
 import type { EngineStats, GenerateEvent, GenerateRequest, ModelInfo } from "./engine.ts";
+import type { FaultPlan } from "./fault.ts";
 
 export type DeviceChoice = "auto" | "webgpu" | "cpu";
 
@@ -19,13 +20,21 @@ export interface EngineOptions {
   readonly slots: number;
   /** Most tokens of one sequence; undefined: the model's own, up to a default bound. */
   readonly contextTokens: number | undefined;
+  /** Most bytes on the device: weights, states, latents, scratch. undefined: as the pools need. */
+  readonly memoryBytes: number | undefined;
   readonly latentFormat: "f16" | "f32";
+  readonly faults: FaultPlan;
+  /** Workers that this engine had before. */
+  readonly life: number;
 }
 
 export type ToWorker =
   | { readonly type: "start"; readonly options: EngineOptions }
   | { readonly type: "submit"; readonly id: number; readonly request: GenerateRequest }
   | { readonly type: "cancel"; readonly id: number }
+  /** The request's reader fell behind, or caught up. */
+  | { readonly type: "pause"; readonly id: number; readonly paused: boolean }
+  | { readonly type: "expertUse" }
   | { readonly type: "close" };
 
 /** An error as it crosses the thread: class by name, and what its constructor took. */
@@ -39,7 +48,7 @@ export interface WireError {
 export type FromWorker =
   | { readonly type: "loading"; readonly device: string; readonly bytes: number }
   | { readonly type: "progress"; readonly done: number; readonly total: number }
-  | { readonly type: "ready"; readonly model: ModelInfo }
+  | { readonly type: "ready"; readonly model: ModelInfo; readonly stats: EngineStats }
   | { readonly type: "failed"; readonly error: WireError }
   /** The answer to "close": the device is released and the Worker ends. */
   | { readonly type: "closed" }
@@ -48,7 +57,8 @@ export type FromWorker =
     readonly type: "step";
     readonly events: readonly RequestEvent[];
     readonly stats: EngineStats;
-  };
+  }
+  | { readonly type: "expertUse"; readonly expertCount: number; readonly tokens: Float64Array };
 
 export type RequestEvent =
   | { readonly id: number; readonly event: GenerateEvent }

@@ -4,18 +4,13 @@
  */
 import { loadTextModule, Sampler } from "../../wasm/text.ts";
 import { DeviceError, KedgeError } from "../errors.ts";
-import {
-  CONTEXT_TOKENS_DEFAULT,
-  LOGIT_BYTES_MAX,
-  PAGE_TOKENS,
-  POOL_TOKENS_PER_SLOT,
-  QUEUE_REQUESTS_MAX,
-  STEP_ROWS,
-} from "../limits.ts";
+import { CONTEXT_TOKENS_DEFAULT } from "../limits.ts";
 import type { Capacity, Device } from "../model/device.ts";
 import { loadWeights } from "../weights/loader.ts";
 import { type ModelFolder, openModelFolder } from "../weights/model_folder.ts";
+import { planCapacity } from "./capacity.ts";
 import { openDevice } from "./devices.ts";
+import { Faults } from "./fault.ts";
 import { Generation } from "./generation.ts";
 import { type EngineOptions, type FromWorker, type RequestEvent, toWire } from "./protocol.ts";
 import type { ToWorker } from "./protocol.ts";
@@ -26,12 +21,21 @@ const scope = self as unknown as DedicatedWorkerGlobalScope;
 /** Progress messages are sent at most this often. */
 const PROGRESS_INTERVAL_MS = 100;
 
-let device: Device | null = null;
-let generation: Generation | null = null;
+/** Everything that a started engine has. */
+interface Started {
+  readonly device: Device;
+  readonly generation: Generation;
+  readonly faults: Faults;
+  readonly expertCount: number;
+  /** Tokens routed to each expert; the device's own counts are taken and begin again. */
+  readonly expertUse: Float64Array;
+}
+
+let started: Started | null = null;
 let running = false;
-/**
- * Ids cancelled or refused while a step runs are handled between steps: no step sees them change.
- */
+/** After a failed step all that is left to do is to close. */
+let failed = false;
+/** Messages that arrive while a step runs wait until it has run: no step sees them change. */
 const inbox: ToWorker[] = [];
 
 function post(message: FromWorker): void {
@@ -49,8 +53,8 @@ scope.onmessage = ({ data }: MessageEvent<ToWorker>) => {
 
 /** Releases the device and ends the Worker. */
 function close(): void {
-  generation = null;
-  device?.destroy();
+  started?.device.destroy();
+  started = null;
   post({ type: "closed" });
   scope.close();
 }
@@ -58,13 +62,46 @@ function close(): void {
 async function start(options: EngineOptions): Promise<void> {
   const began = performance.now();
   const folder = await openModelFolder(options.modelDirectory);
+  const { shape } = folder.config;
   const contextTokens = Math.min(
     folder.config.contextLength,
     options.contextTokens ?? CONTEXT_TOKENS_DEFAULT,
   );
-  const capacity = capacityFor(folder, options, contextTokens);
-  device = await openDevice(options.device, folder.config.shape);
-  post({ type: "loading", device: device.description, bytes: folder.weightBytes });
+  const device = await openDevice(options.device, shape);
+  const { weightBytes } = folder;
+  const { pieceTokens } = device;
+  const capacity = planCapacity(shape, { ...options, contextTokens, weightBytes, pieceTokens });
+  post({ type: "loading", device: device.description, bytes: weightBytes });
+  await load(folder, device, capacity, options.memoryBytes);
+  loadTextModule();
+  const faults = new Faults(options.faults, options.life);
+  const sampler = new Sampler(shape.vocabularySize);
+  const limits = { ...capacity, pieceTokens };
+  const generation = new Generation(device, shape, sampler, limits, faults);
+  const { expertCount } = shape.moe;
+  const moeLayers = shape.layers.filter(({ feedForward }) => feedForward === "moe").length;
+  const expertUse = new Float64Array(moeLayers * expertCount);
+  started = { device, generation, faults, expertCount, expertUse };
+  const loadSeconds = (performance.now() - began) / 1_000;
+  post({
+    type: "ready",
+    model: {
+      ...modelInfo(folder, device),
+      contextLength: contextTokens,
+      loadSeconds,
+      slots: capacity.slots,
+    },
+    stats: generation.stats,
+  });
+}
+
+/** Brings the weights to the device and makes the pools. */
+async function load(
+  folder: ModelFolder,
+  device: Device,
+  capacity: Capacity,
+  memoryBytes: number | undefined,
+): Promise<void> {
   try {
     let posted = 0;
     await loadWeights(folder, device, (done, total) => {
@@ -78,43 +115,12 @@ async function start(options: EngineOptions): Promise<void> {
     if (error instanceof KedgeError || !(error instanceof Error)) throw error;
     throw new DeviceError(error.message);
   }
-  loadTextModule();
-  const { shape } = folder.config;
-  generation = new Generation(device, shape, new Sampler(shape.vocabularySize), {
-    ...capacity,
-    queue: QUEUE_REQUESTS_MAX,
-  });
-  const loadSeconds = (performance.now() - began) / 1_000;
-  const model = modelInfo(folder, device);
-  post({
-    type: "ready",
-    model: { ...model, contextLength: contextTokens, loadSeconds, slots: capacity.slots },
-  });
-}
-
-/** Sizes of everything that is allocated once. */
-function capacityFor(
-  folder: ModelFolder,
-  options: EngineOptions,
-  contextTokens: number,
-): Capacity {
-  const { slots, latentFormat } = options;
-  const { shape } = folder.config;
-  const otherTokens = Math.min(contextTokens, POOL_TOKENS_PER_SLOT);
-  const poolTokens = contextTokens + (slots - 1) * otherTokens;
-  const logitRowsMax = Math.floor(LOGIT_BYTES_MAX / (4 * shape.vocabularySize));
-  const rows = Math.max(STEP_ROWS, slots);
-  return {
-    slots,
-    // Each slot may leave its last page half empty.
-    pages: Math.ceil(poolTokens / PAGE_TOKENS) + slots,
-    pageTokens: PAGE_TOKENS,
-    rows,
-    logitRows: Math.max(slots, Math.min(rows, logitRowsMax)),
-    sequences: slots,
-    pagesPerSequence: Math.ceil(contextTokens / PAGE_TOKENS),
-    latentFormat,
-  };
+  if (memoryBytes !== undefined && device.allocatedBytes > memoryBytes) {
+    throw new DeviceError(
+      `plan memory: wanted at most --memory ${memoryBytes} bytes, found ${device.allocatedBytes} ` +
+        "with the buffers of a step; ask for fewer --slots",
+    );
+  }
 }
 
 function modelInfo(folder: ModelFolder, device: Device) {
@@ -124,26 +130,29 @@ function modelInfo(folder: ModelFolder, device: Device) {
     vocabularySize: folder.config.shape.vocabularySize,
     parameterCount: folder.parameterCount,
     weightBytes: folder.weightBytes,
+    deviceBytes: device.allocatedBytes,
     device: device.kind,
     deviceDescription: device.description,
   };
 }
 
-/** Runs steps until nothing waits. Between steps the event loop turns, so that messages arrive. */
+/** Runs steps until nothing can run. Between steps the event loop turns, so that messages arrive. */
 async function run(): Promise<void> {
   running = true;
   try {
-    while (generation !== null) {
+    while (started !== null) {
       if (inbox.some((message) => message.type === "close")) return close();
-      const refused = readInbox(generation);
-      const idle = generation.idle;
-      const events = idle ? refused : [...refused, ...await generation.step()];
-      post({ type: "step", events, stats: generation.stats });
-      if (idle) break;
+      if (failed) return;
+      const { generation } = started;
+      const events = await readInbox(started);
+      failOnCommand(started);
+      const made = await generation.step();
+      post({ type: "step", events: [...events, ...made ?? []], stats: generation.stats });
+      if (made === null) break;
       await nextTurn();
     }
   } catch (error) {
-    generation = null;
+    failed = true;
     post({ type: "failed", error: toWire(error) });
   } finally {
     running = false;
@@ -151,18 +160,41 @@ async function run(): Promise<void> {
 }
 
 /** Applies what arrived since the last step; returns the errors of requests that can't be taken. */
-function readInbox(target: Generation): RequestEvent[] {
-  const refused: RequestEvent[] = [];
+async function readInbox(engine: Started): Promise<RequestEvent[]> {
+  const events: RequestEvent[] = [];
   for (const message of inbox.splice(0)) {
-    if (message.type === "cancel") target.cancel(message.id);
+    if (message.type === "cancel") engine.generation.cancel(message.id);
+    if (message.type === "pause") engine.generation.setPaused(message.id, message.paused);
+    if (message.type === "expertUse") events.push(...await postExpertUse(engine));
     if (message.type !== "submit") continue;
     try {
-      target.submit(message.id, message.request);
+      engine.generation.submit(message.id, message.request);
     } catch (error) {
-      refused.push({ id: message.id, error: toWire(error) });
+      events.push({ id: message.id, error: toWire(error) });
     }
   }
-  return refused;
+  return events;
+}
+
+/** Nothing else may be read while a step is under way: returns what that step produced. */
+async function postExpertUse(engine: Started): Promise<RequestEvent[]> {
+  const { generation, device, expertCount, expertUse } = engine;
+  const events = await generation.settle();
+  const counts = await device.takeExpertUse();
+  counts.forEach((count, index) => expertUse[index]! += count);
+  post({ type: "expertUse", expertCount, tokens: expertUse });
+  return events;
+}
+
+function failOnCommand({ faults, generation }: Started): void {
+  const step = generation.stats.steps + 1;
+  if (faults.at("worker_stuck", step)) { for (;;); }
+  if (faults.at("worker_exit", step)) scope.close();
+  if (faults.at("worker_throw", step)) {
+    setTimeout(() => {
+      throw new Error("thrown on command");
+    });
+  }
 }
 
 const turn = new MessageChannel();

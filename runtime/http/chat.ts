@@ -1,8 +1,9 @@
 /** POST /v1/chat/completions */
 import { encodeSegments } from "../chat/encode.ts";
 import { renderChat } from "../chat/template.ts";
-import type { GenerateRequest } from "../engine/engine.ts";
+import type { GenerateRequest, Place } from "../engine/engine.ts";
 import { STREAM_STATUS_WAIT_MS } from "../limits.ts";
+import { ownerOf } from "./auth.ts";
 import { readJsonObject } from "./body.ts";
 import {
   type AppDependencies,
@@ -11,6 +12,8 @@ import {
   generateText,
   type PlacedToken,
   planGeneration,
+  progressOf,
+  reservePlace,
   responseId,
   type TextEvent,
   timingsOf,
@@ -29,25 +32,42 @@ interface ChatJob {
   readonly request: GenerateRequest;
   readonly id: string;
   readonly created: number;
+  /** In milliseconds of performance.now(). */
+  readonly began: number;
 }
 
 export async function answerChat(deps: AppDependencies, http: Request): Promise<Response> {
-  const fields = parseChatRequest(await readJsonObject(http));
+  const place = reservePlace(deps, http);
+  try {
+    const job = await readJob(deps, http);
+    if (job.fields.stream) return await streamed(job, place);
+    const answer = await whole(job, http);
+    place.release();
+    return answer;
+  } catch (error) {
+    place.release();
+    throw error;
+  }
+}
+
+async function readJob(deps: AppDependencies, http: Request): Promise<ChatJob> {
+  const began = performance.now();
+  const fields = parseChatRequest(await readJsonObject(http), deps.engine.model.vocabularySize);
   checkModel(deps.engine, fields.model);
   const segments = renderChat(fields.messages, fields.tools ?? null);
   const promptIds = await encodeSegments(deps.tokenizer, segments);
   const wantedTokens = fields.max_completion_tokens ?? fields.max_tokens ?? null;
-  const job: ChatJob = {
+  return {
     deps,
     fields,
     request: {
-      ...planGeneration(deps, fields, promptIds, "messages", wantedTokens),
+      ...planGeneration(deps, fields, promptIds, "messages", wantedTokens, ownerOf(http)),
       logprobs: fields.logprobs ? fields.top_logprobs ?? 0 : null,
     },
     id: responseId("chatcmpl-"),
     created: unixSeconds(),
+    began,
   };
-  return fields.stream ? await streamed(job) : await whole(job, http);
 }
 
 async function whole(job: ChatJob, http: Request): Promise<Response> {
@@ -83,13 +103,17 @@ async function whole(job: ChatJob, http: Request): Promise<Response> {
   });
 }
 
-async function streamed(job: ChatJob): Promise<Response> {
+async function streamed(job: ChatJob, place: Place): Promise<Response> {
   const abort = new AbortController();
   const texts = generateText(job.deps, job.request, job.fields.stop, abort.signal);
   const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
-  return sseResponse(chatChunks(job, started), () => {
-    abort.abort();
-    return texts.return(undefined);
+  const chunks = chatChunks(job, started);
+  return sseResponse(chunks, {
+    leave() {
+      abort.abort();
+      return texts.return(undefined);
+    },
+    end: () => place.release(),
   });
 }
 
@@ -121,6 +145,8 @@ async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): Async
   for await (const event of texts) {
     if (event.type === "delta") {
       yield chunk({ content: event.text }, event.tokens, null);
+    } else if (event.type === "progress") {
+      yield { ...chunk({}, [], null), ...progressOf(event, job.began) };
     } else if (event.type === "end") {
       const promptTokens = request.promptIds.length;
       const { timings, completionTokens } = event;

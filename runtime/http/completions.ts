@@ -1,8 +1,9 @@
 /** POST /v1/completions */
 import { encodeText } from "../chat/encode.ts";
 import { TextStream } from "../chat/text_stream.ts";
-import type { GenerateRequest } from "../engine/engine.ts";
+import type { GenerateRequest, Place } from "../engine/engine.ts";
 import { DEFAULT_COMPLETION_TOKENS, STREAM_STATUS_WAIT_MS } from "../limits.ts";
+import { ownerOf } from "./auth.ts";
 import { readJsonObject } from "./body.ts";
 import {
   type AppDependencies,
@@ -10,6 +11,8 @@ import {
   clientLeft,
   generateText,
   planGeneration,
+  progressOf,
+  reservePlace,
   responseId,
   type TextEvent,
   timingsOf,
@@ -24,10 +27,14 @@ import { sseResponse, startSource } from "./sse.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
 
+type ProgressEvent = Extract<TextEvent, { type: "progress" }>;
+
 /** A part of one choice. */
 interface Piece {
   readonly index: number;
   readonly text: string;
+  /** Set while the prompt is computed, in pieces without anything else. */
+  readonly progress?: ProgressEvent;
   readonly logprobs: LegacyLogprobs | null;
   /** Set in the last piece of a choice. */
   readonly end: EndEvent | null;
@@ -40,9 +47,26 @@ interface CompletionJob {
   readonly requests: readonly GenerateRequest[];
   readonly promptTokens: number;
   readonly head: Readonly<Record<string, unknown>>;
+  /** In milliseconds of performance.now(). */
+  readonly began: number;
 }
 
 export async function answerCompletion(deps: AppDependencies, http: Request): Promise<Response> {
+  const place = reservePlace(deps, http);
+  try {
+    const job = await readJob(deps, http);
+    if (job.fields.stream) return await streamed(job, place);
+    const answer = await whole(job, http);
+    place.release();
+    return answer;
+  } catch (error) {
+    place.release();
+    throw error;
+  }
+}
+
+async function readJob(deps: AppDependencies, http: Request): Promise<CompletionJob> {
+  const began = performance.now();
   const { model } = deps.engine;
   const fields = parseCompletionRequest(await readJsonObject(http), model.vocabularySize);
   checkModel(deps.engine, fields.model);
@@ -54,12 +78,12 @@ export async function answerCompletion(deps: AppDependencies, http: Request): Pr
     const wantedTokens = fields.max_tokens ?? DEFAULT_COMPLETION_TOKENS;
     const logprobs = fields.logprobs ?? null;
     requests.push({
-      ...planGeneration(deps, fields, promptIds, "prompt", wantedTokens),
+      ...planGeneration(deps, fields, promptIds, "prompt", wantedTokens, ownerOf(http)),
       logprobs,
       promptLogprobs: fields.echo === true && logprobs !== null,
     });
   }
-  const job: CompletionJob = {
+  return {
     deps,
     fields,
     requests,
@@ -70,8 +94,8 @@ export async function answerCompletion(deps: AppDependencies, http: Request): Pr
       created: unixSeconds(),
       model: model.id,
     },
+    began,
   };
-  return fields.stream ? await streamed(job) : await whole(job, http);
 }
 
 async function whole(job: CompletionJob, http: Request): Promise<Response> {
@@ -98,13 +122,16 @@ async function whole(job: CompletionJob, http: Request): Promise<Response> {
   return Response.json({ ...job.head, choices, ...countsOf(job, ends) });
 }
 
-async function streamed(job: CompletionJob): Promise<Response> {
+async function streamed(job: CompletionJob, place: Place): Promise<Response> {
   const abort = new AbortController();
   const pieces = allPieces(job, abort.signal);
   const started = await startSource(pieces, STREAM_STATUS_WAIT_MS);
-  return sseResponse(completionChunks(job, started), () => {
-    abort.abort();
-    return pieces.return(undefined);
+  return sseResponse(completionChunks(job, started), {
+    leave() {
+      abort.abort();
+      return pieces.return(undefined);
+    },
+    end: () => place.release(),
   });
 }
 
@@ -114,7 +141,7 @@ async function* completionChunks(
 ): AsyncGenerator<unknown> {
   const usageWanted = job.fields.stream_options?.include_usage === true;
   const ends: EndEvent[] = [];
-  for await (const { index, text, logprobs, end } of pieces) {
+  for await (const { index, text, logprobs, progress, end } of pieces) {
     if (end !== null) ends.push(end);
     const choice = { index, text, logprobs, finish_reason: end?.reason ?? null };
     const timings = ends.length === job.requests.length && countsOf(job, ends).timings;
@@ -123,6 +150,7 @@ async function* completionChunks(
       choices: [choice],
       ...(usageWanted && { usage: null }),
       ...(timings && { timings }),
+      ...(progress && progressOf(progress, job.began)),
     };
   }
   if (usageWanted) yield { ...job.head, choices: [], usage: countsOf(job, ends).usage };
@@ -169,6 +197,8 @@ async function* pieces(
       const echo = echoed(job, request, event.logprobs);
       before = echo.characters;
       yield { index, text: echo.text, logprobs: echo.logprobs, end: null };
+    } else if (event.type === "progress") {
+      yield { index, text: "", logprobs: null, progress: event, end: null };
     } else if (event.type === "delta") {
       let logprobs: LegacyLogprobs | null = null;
       if (request.logprobs !== null) {

@@ -1,5 +1,12 @@
 /** Errors -> OpenAI error objects. */
-import { KedgeError, OverloadedError, RequestError } from "../errors.ts";
+import {
+  AuthenticationError,
+  KedgeError,
+  OverloadedError,
+  RequestError,
+  TimeoutError,
+} from "../errors.ts";
+import { logFault } from "../log.ts";
 
 /** A known path asked with a method it does not have. */
 export class MethodError extends RequestError {
@@ -17,6 +24,16 @@ export class EncodingError extends RequestError {
   override readonly status = 415;
 }
 
+/** A URL over the length limit. */
+export class UrlLengthError extends RequestError {
+  override readonly status = 414;
+}
+
+/** Headers over the size limit. */
+export class HeaderSizeError extends RequestError {
+  override readonly status = 431;
+}
+
 /** The body of an error response, and the data of an error event. */
 export interface ErrorBody {
   readonly error: {
@@ -30,14 +47,14 @@ export interface ErrorBody {
 /**
  * What the client gets to know. Errors that are not Kedge's own are mistakes of the server: the
  * client learns nothing of them, the operator where they happened. Their message may quote a
- * request, so it is printed nowhere.
+ * request, so it is logged nowhere.
  */
 export function errorBody(error: unknown): ErrorBody {
   if (error instanceof KedgeError) {
     const { message, type, param, code } = error;
     return { error: { message, type, param, code } };
   }
-  console.error(`answer request: wanted no error, found one at\n${stackFrames(error)}`);
+  logFault(stackFrames(error));
   return {
     error: {
       message: "answer request: the server failed",
@@ -51,7 +68,12 @@ export function errorBody(error: unknown): ErrorBody {
 export function errorResponse(error: unknown): Response {
   const headers = new Headers();
   if (error instanceof MethodError) headers.set("allow", error.allow);
-  if (error instanceof OverloadedError) headers.set("retry-after", "1");
+  if (error instanceof OverloadedError) {
+    headers.set("retry-after", String(error.retryAfterSeconds));
+  }
+  if (error instanceof AuthenticationError) headers.set("www-authenticate", 'Bearer realm="kedge"');
+  // What of the request is still to come would be read as the next one.
+  if (error instanceof TimeoutError) headers.set("connection", "close");
   const status = error instanceof KedgeError ? error.status : 500;
   return Response.json(errorBody(error), { status, headers });
 }

@@ -4,11 +4,13 @@ import type {
   Engine,
   FinishReason,
   GenerateRequest,
+  Place,
   Timings,
   TokenLogprob,
 } from "../engine/engine.ts";
 import { EngineError, NotFoundError, RequestError } from "../errors.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
+import { type Owner, ownerOf } from "./auth.ts";
 import type { GenerationFields } from "./schema.ts";
 
 /** Everything that the routes work with. */
@@ -35,6 +37,7 @@ export interface PlacedToken {
 
 export type TextEvent =
   | { readonly type: "prompt"; readonly logprobs: readonly TokenLogprob[] }
+  | { readonly type: "progress"; readonly processed: number; readonly total: number }
   /** `tokens`: those taken since the last delta, in step with what the engine delivered. */
   | { readonly type: "delta"; readonly text: string; readonly tokens: readonly PlacedToken[] }
   /** Always the last event, unless the generation was aborted or threw. */
@@ -45,6 +48,19 @@ export type TextEvent =
     /** null when a stop string ended the generation before the engine did. */
     readonly timings: Timings | null;
   };
+
+/** Characters of JSON that make a token, about: for estimates only. */
+const BODY_BYTES_PER_TOKEN = 4;
+
+/**
+ * Takes the request's place in the queue, before anything of its body is read. Throws
+ * OverloadedError or RateLimitError. The place is to be released when the answer has ended.
+ */
+export function reservePlace({ engine }: AppDependencies, http: Request): Place {
+  const bytes = Number(http.headers.get("content-length") ?? 0);
+  const { name, limits } = ownerOf(http);
+  return engine.reserve(name, limits, Math.ceil(Math.max(0, bytes || 0) / BODY_BYTES_PER_TOKEN));
+}
 
 /** Throws NotFoundError when a request names another model. */
 export function checkModel(engine: Engine, name: string | null | undefined): void {
@@ -66,6 +82,7 @@ export function planGeneration(
   promptIds: Uint32Array,
   promptField: string,
   wantedTokens: number | null,
+  owner: Owner,
 ): GenerateRequest {
   const { generation, engine } = deps;
   const room = engine.model.contextLength - promptIds.length;
@@ -86,11 +103,18 @@ export function planGeneration(
       topP: fields.top_p ?? generation.topP,
       topK: Math.max(0, fields.top_k ?? generation.topK),
       minP: fields.min_p ?? generation.minP,
+      typicalP: fields.typical_p ?? 1,
+      frequencyPenalty: fields.frequency_penalty ?? 0,
+      presencePenalty: fields.presence_penalty ?? 0,
+      repetitionPenalty: fields.repetition_penalty ?? fields.repeat_penalty ?? 1,
+      logitBias: fields.logit_bias,
       seed: seed === null || seed === undefined || seed < 0 ? randomSeed() : seed,
     },
     stopIds: generation.eosIds,
     logprobs: null,
     promptLogprobs: false,
+    progress: fields.stream === true && fields.return_progress === true,
+    owner: owner.name,
   };
 }
 
@@ -115,7 +139,7 @@ export async function* generateText(
   let count = 0;
   try {
     for await (const event of deps.engine.generate(request, signal)) {
-      if (event.type === "prompt") {
+      if (event.type === "prompt" || event.type === "progress") {
         yield event;
       } else if (event.type === "token") {
         count++;
@@ -179,6 +203,15 @@ export function timingsOf(timings: Timings, promptTokens: number, completionToke
 
 function ratio(dividend: number, divisor: number): number {
   return divisor > 0 ? dividend / divisor : 0;
+}
+
+/** llama-server's `prompt_progress`; nothing of a prompt is cached. */
+export function progressOf(
+  { processed, total }: { readonly processed: number; readonly total: number },
+  began: number,
+) {
+  const time_ms = Math.round(performance.now() - began);
+  return { prompt_progress: { total, cache: 0, processed, time_ms } };
 }
 
 /** Random and unguessable, as clients may log it next to the answer. */

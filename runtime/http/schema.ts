@@ -33,6 +33,50 @@ const stop = z.unknown().optional().transform((value, context): readonly string[
   return typeof result.data === "string" ? [result.data] : result.data;
 });
 
+/**
+ * `logit_bias` as OpenAI's object of ids and as llama-server's list of pairs, in which false bans a
+ * token; parsed to pairs. Ids are checked against the vocabulary by `checkBias`.
+ */
+const logitBias = z.unknown().optional().transform(
+  (value, context): readonly [number, number][] => {
+    if (value === null || value === undefined) return [];
+    const refuse = (message: string, path: PropertyKey[] = []) => {
+      context.addIssue({ code: "custom", path, message, input: value });
+      return z.NEVER;
+    };
+    const isList = Array.isArray(value);
+    if (!isList && typeof value !== "object") return refuse("an object of token ids and biases");
+    const pairs: [unknown, unknown][] = isList ? value : Object.entries(value);
+    if (pairs.length > limits.MAX_LOGIT_BIASES) {
+      return refuse(`at most ${limits.MAX_LOGIT_BIASES} token ids`);
+    }
+    const biases = new Map<number, number>();
+    for (const [at, pair] of pairs.entries()) {
+      if (!Array.isArray(pair) || pair.length !== 2) return refuse("a pair of id and bias", [at]);
+      const id = isList ? pair[0] : wholeNumber(pair[0]);
+      const bias = isList && pair[1] === false ? -limits.MAX_LOGIT_BIAS : pair[1];
+      const path = isList ? [at] : [String(pair[0])];
+      if (typeof id !== "number" || !Number.isSafeInteger(id) || id < 0) {
+        return refuse("a token id", path);
+      }
+      if (typeof bias !== "number" || !(Math.abs(bias) <= limits.MAX_LOGIT_BIAS)) {
+        return refuse(`a bias from -${limits.MAX_LOGIT_BIAS} to ${limits.MAX_LOGIT_BIAS}`, path);
+      }
+      biases.set(id, bias);
+    }
+    return [...biases];
+  },
+);
+
+function wholeNumber(text: unknown): number {
+  return typeof text === "string" && /^\d{1,10}$/.test(text) ? Number(text) : NaN;
+}
+
+const penalty = optional(numberFrom(-limits.MAX_PENALTY, limits.MAX_PENALTY));
+const repetition = optional(
+  numberFrom(limits.MIN_REPETITION_PENALTY, limits.MAX_REPETITION_PENALTY),
+);
+
 const generationFields = {
   model: optional(anyText),
   max_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
@@ -41,6 +85,14 @@ const generationFields = {
   // -1 is how some clients write "all tokens"; 0 means the same.
   top_k: optional(integerFrom(-1, limits.MAX_TOP_K_TOKENS)),
   min_p: optional(numberFrom(0, 1)),
+  typical_p: optional(numberFrom(0, 1)),
+  frequency_penalty: penalty,
+  presence_penalty: penalty,
+  // vLLM's name and llama-server's.
+  repetition_penalty: repetition,
+  repeat_penalty: repetition,
+  logit_bias: logitBias,
+  return_progress: optional(flag),
   // -1 is how some clients write "random"; so does leaving it out.
   seed: optional(integerFrom(-1, Number.MAX_SAFE_INTEGER)),
   stop,
@@ -195,14 +247,28 @@ export type CompletionRequest = z.output<ReturnType<typeof completionSchema>>;
 /** The fields that both routes share. */
 export type GenerationFields = Omit<CompletionRequest, "prompt" | "echo" | "logprobs">;
 
-export function parseChatRequest(body: JsonObject): ChatRequest {
+export function parseChatRequest(body: JsonObject, size: number): ChatRequest {
   refuseFields(body, [...REFUSED, ...REFUSED_IN_CHAT]);
-  return parseFields(chatSchema, body);
+  return checkGeneration(parseFields(chatSchema, body), size);
 }
 
 export function parseCompletionRequest(body: JsonObject, size: number): CompletionRequest {
   refuseFields(body, [...REFUSED, ...REFUSED_IN_COMPLETIONS]);
-  return parseFields(completionSchema(size), body);
+  return checkGeneration(parseFields(completionSchema(size), body), size);
+}
+
+/** What one field alone can't tell. */
+function checkGeneration<T extends GenerationFields>(fields: T, size: number): T {
+  const refuse = (name: string, wanted: string, found: unknown) => {
+    throw new RequestError(`read field "${name}": wanted ${wanted}, found ${found}`, name);
+  };
+  const beyond = fields.logit_bias.find(([id]) => id >= size);
+  if (beyond !== undefined) refuse("logit_bias", `token ids below ${size}`, beyond[0]);
+  const { repetition_penalty: penalty, repeat_penalty: other } = fields;
+  if (typeof penalty === "number" && typeof other === "number" && penalty !== other) {
+    refuse("repeat_penalty", `what "repetition_penalty" says, or no value`, other);
+  }
+  return fields;
 }
 
 /** A field that changes the answer in a way Kedge can't do yet: silence would be a wrong answer. */
@@ -231,15 +297,6 @@ const REFUSED: readonly RefusedField[] = [
     wanted: 'type "text" or no value',
     accepts: (value) => isObject(value) && (value as JsonObject).type === "text",
   },
-  {
-    name: "logit_bias",
-    wanted: "an empty object or no value",
-    accepts: (value) => isObject(value) && Object.keys(value as JsonObject).length === 0,
-  },
-  only("presence_penalty", 0),
-  only("frequency_penalty", 0),
-  only("repetition_penalty", 1),
-  only("repeat_penalty", 1),
   nothing("grammar"),
   nothing("json_schema"),
   nothing("structured_outputs"),

@@ -2,6 +2,7 @@
  * Server-sent events over a pull stream: the source is advanced only when the connection wants more
  * bytes, so a slow reader holds back its own generation and nothing piles up here.
  */
+import { KEEP_ALIVE_MS, STREAM_WRITE_BYTES } from "../limits.ts";
 import { errorBody } from "./errors.ts";
 
 const HEADERS = {
@@ -11,44 +12,120 @@ const HEADERS = {
   "x-accel-buffering": "no",
 };
 
+export interface SseOptions {
+  /** Called once when the client goes away before the end; it must make the source end soon. */
+  readonly leave: () => Promise<unknown>;
+  /** Called once when the stream is over, whoever ended it. */
+  readonly end: () => void;
+  /** Milliseconds of silence before a comment keeps the connection alive. */
+  readonly keepAliveMs?: number;
+}
+
+const KEEP_ALIVE = ": keep-alive\n\n";
+
 /**
  * Answers with one `data:` event for each value of `events` as JSON, then `data: [DONE]`. A source
- * that throws ends the stream with an error event in place of `[DONE]`. `leave` is called once when
- * the client goes away before the end; it must make the source end soon.
+ * that throws ends the stream with an error event in place of `[DONE]`. Values that are there at
+ * the same time are sent in one write.
  */
-export function sseResponse(
-  events: AsyncGenerator<unknown>,
-  leave: () => Promise<unknown>,
-): Response {
+export function sseResponse(events: AsyncGenerator<unknown>, options: SseOptions): Response {
   const encoder = new TextEncoder();
+  const source = new EventSource(events, options.keepAliveMs ?? KEEP_ALIVE_MS);
   let open = true;
+  const close = () => {
+    open = false;
+    options.end();
+  };
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      let text: string;
-      let last = false;
-      try {
-        const next = await events.next();
-        last = next.done === true;
-        text = last ? "[DONE]" : JSON.stringify(next.value);
-      } catch (error) {
-        last = true;
-        text = JSON.stringify(errorBody(error));
-      }
+      const { text, last } = await source.read();
       // The client may have left during the wait, and a cancelled stream takes nothing more.
       if (!open) return;
-      controller.enqueue(encoder.encode(`data: ${text}\n\n`));
-      if (last) {
-        open = false;
-        controller.close();
-      }
+      controller.enqueue(encoder.encode(text));
+      if (!last) return;
+      close();
+      controller.close();
     },
     async cancel() {
-      open = false;
-      await leave();
+      close();
+      source.stop();
+      await options.leave();
     },
   }, { highWaterMark: 0 });
   return new Response(body, { headers: HEADERS });
 }
+
+interface Written {
+  readonly text: string;
+  readonly last: boolean;
+}
+
+/** The text of what is ready, or of a comment when nothing is for long. */
+class EventSource {
+  readonly #events: AsyncGenerator<unknown>;
+  readonly #keepAliveMs: number;
+  /** The value that was asked for and has not come. */
+  #next: Promise<Written> | null = null;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(events: AsyncGenerator<unknown>, keepAliveMs: number) {
+    this.#events = events;
+    this.#keepAliveMs = keepAliveMs;
+  }
+
+  async read(): Promise<Written> {
+    let written = await this.#wait(this.#keepAliveMs);
+    if (written === null) return { text: KEEP_ALIVE, last: false };
+    let text = written.text;
+    while (!written.last && text.length < STREAM_WRITE_BYTES) {
+      const more = await this.#ready();
+      if (more === null) break;
+      text += more.text;
+      written = more;
+    }
+    return { text, last: written.last };
+  }
+
+  /** Ends the wait of a `read` under way. */
+  stop(): void {
+    clearTimeout(this.#timer);
+  }
+
+  /** The next value; null when it takes longer. It is kept then. */
+  async #wait(milliseconds: number): Promise<Written | null> {
+    const next = this.#next ??= this.#take();
+    const silence = new Promise<null>((resolve) => {
+      this.#timer = setTimeout(() => resolve(null), milliseconds);
+    });
+    const written = await Promise.race([next, silence]);
+    clearTimeout(this.#timer);
+    if (written !== null) this.#next = null;
+    return written;
+  }
+
+  /** The next value if it is there already: what a source has in hand comes within a few turns. */
+  async #ready(): Promise<Written | null> {
+    const next = this.#next ??= this.#take();
+    let written: Written | null = null;
+    void next.then((value) => written = value);
+    for (let turn = 0; turn < READY_TURNS && written === null; turn++) await null;
+    if (written !== null) this.#next = null;
+    return written;
+  }
+
+  async #take(): Promise<Written> {
+    try {
+      const { done, value } = await this.#events.next();
+      const text = done === true ? "[DONE]" : JSON.stringify(value);
+      return { text: `data: ${text}\n\n`, last: done === true };
+    } catch (error) {
+      return { text: `data: ${JSON.stringify(errorBody(error))}\n\n`, last: true };
+    }
+  }
+}
+
+/** Promises that a value passes on its way through the generators from the engine's queue. */
+const READY_TURNS = 32;
 
 /**
  * Starts the source: waits for its first value, but at most `milliseconds`. A source that refuses

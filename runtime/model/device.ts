@@ -7,8 +7,12 @@
  *
  * Life of a device: `declare` -> `write`/`writeScales` for each tensor -> `configure` -> steps.
  * One step: `begin(plan)`, `embed()`, per layer one mixer and one feed-forward block, `logits()`,
- * `finish()`.
+ * `finish()`. The next step may begin before the result of the last one is taken; at most
+ * STEPS_IN_FLIGHT are under way.
  */
+
+/** Steps whose results may be outstanding at once: one runs while the next is encoded. */
+export const STEPS_IN_FLIGHT = 2;
 
 /** How the elements of a weight matrix are stored. `fp8` is e4m3fn (no infinities, NaN 0x7f). */
 export type WeightFormat = "f32" | "f16" | "bf16" | "fp8";
@@ -102,6 +106,8 @@ export interface Capacity {
   readonly sequences: number;
   /** Most pages one sequence may use. */
   readonly pagesPerSequence: number;
+  /** Most edits of logits in one step, over all its rows. */
+  readonly logitEdits: number;
   /** How latents are stored: f16 to serve, f32 for comparison with an oracle. */
   readonly latentFormat: "f16" | "f32";
 }
@@ -118,20 +124,76 @@ export interface StepSequence {
   readonly pages: Uint32Array;
 }
 
+/**
+ * Changes to a row of logits before anything is chosen from it, each id once:
+ * l' = (l > 0 ? l / divide : l * divide) + add. The first half is the repetition penalty of CTRL
+ * (Keskar et al. 2019, section 4.1), the second takes biases and the other penalties.
+ */
+export interface LogitEdits {
+  readonly ids: Uint32Array;
+  readonly divide: Float32Array;
+  readonly add: Float32Array;
+}
+
+/** What is wanted of one row of logits. */
+export interface LogitRow {
+  /** The step's row whose logits these are; ascending over the plan. */
+  readonly row: number;
+  readonly edits: LogitEdits | null;
+  /** > 0: also wanted is the log-sum-exp of logits / temperature. */
+  readonly temperature: number;
+  /** An id whose logit is wanted, or null. */
+  readonly target: number | null;
+}
+
 /** What one step computes. Sequences tile the rows in order, without gaps. */
 export interface StepPlan {
   /** Token ids, [rows]. */
   readonly tokens: Uint32Array;
+  /**
+   * Where a row's token is not known yet: index of the logit row of the step before, which may
+   * still run, whose best token it is; -1 elsewhere. [rows], or null when all are known.
+   */
+  readonly feeds: Int32Array | null;
   readonly sequences: readonly StepSequence[];
-  /** Rows whose logits are wanted, ascending. May be empty. */
-  readonly logitRows: Uint32Array;
+  readonly logits: readonly LogitRow[];
+}
+
+/** The best of each row of logits, and the sums that turn logits into probabilities. */
+export interface Candidates {
+  /** Of each row. */
+  readonly count: number;
+  /** [rows, count]: largest logit first, of equal ones the lower id first. */
+  readonly ids: Uint32Array;
+  /** [rows, count], after edits. */
+  readonly logits: Float32Array;
+  /** [rows]: ln of the sum of exp(logit). */
+  readonly logSumExp: Float32Array;
+  /** [rows]: ln of the sum of exp(logit / temperature); 0 where the temperature is 0. */
+  readonly scaledLogSumExp: Float32Array;
+  /** [rows]: the target's logit, after edits; 0 where there is none. */
+  readonly targets: Float32Array;
 }
 
 export interface StepResult {
-  /** [plan.logitRows.length, vocabularySize], row-major. Valid until the next `begin`. */
-  readonly logits: Float32Array;
-  /** One per logit row: 1 where any logit of the row is NaN or infinite, else 0. */
+  /** One per logit row: 1 where any logit of the row is NaN or +infinite, else 0. */
   readonly nonFinite: Uint8Array;
+  /** null on a device whose whole rows cost nothing to read. */
+  readonly candidates: Candidates | null;
+  /**
+   * One whole row after edits, [vocabularySize]. Only until the next `begin`, which may overwrite
+   * it.
+   */
+  readRow(index: number): Promise<Float32Array>;
+}
+
+/** A step that was started. */
+export interface PendingStep {
+  /**
+   * Waits for the step and takes its results; once. Steps are taken in the order they were started.
+   * Rejects when the device was lost.
+   */
+  result(): Promise<StepResult>;
 }
 
 /** KDA state of one layer and slot, for tests and snapshots. */
@@ -149,6 +211,14 @@ export interface Device {
   readonly kind: string;
   /** The adapter or engine, for people: "NVIDIA H100", "WASM relaxed SIMD". */
   readonly description: string;
+  /**
+   * Tokens of the pieces that prefill is computed in. A sequence's results have the same bits
+   * whatever else is in its steps where each of its steps of several rows begins at a multiple of
+   * this and ends at one, or at the prompt's end but not one row behind a multiple.
+   */
+  readonly pieceTokens: number;
+  /** Whether a plan may have `feeds`. */
+  readonly feedsTokens: boolean;
 
   /**
    * Allocates every weight. Called once. Throws an error with a clear message where it does not
@@ -194,13 +264,13 @@ export interface Device {
   dense(layer: number): void;
   /** residual += routed experts + shared expert of RMSNorm(residual). */
   moe(layer: number): void;
-  /** Final norm and head for plan.logitRows. */
+  /** Final norm, head and edits for the rows of plan.logits. */
   logits(): void;
-  /** Waits for the step. Throws when the device was lost. */
-  finish(): Promise<StepResult>;
+  /** Starts the step. Its result must be taken before any other read. */
+  finish(): PendingStep;
   /** Dispatches recorded by the last step (0 where the word means nothing). */
   readonly dispatchCount: number;
-  /** Bytes that `declare` and `configure` allocated. */
+  /** Bytes that `declare` and `configure` allocated; constant afterwards. */
   readonly allocatedBytes: number;
   /** Releases everything. The device can't be used afterwards. */
   destroy(): void;

@@ -11,6 +11,7 @@ import { CpuDevice } from "../../wasm/cpu.ts";
 import type { Capacity, ModelShape, StepPlan } from "../../wasm/cpu_types.ts";
 import { randomTensors, tensorSpecs } from "../reference/random_model.ts";
 import { randomSource } from "../reference/random.ts";
+import { plainRows, range } from "../tools/logit_rows.ts";
 
 const kda = { mixer: "kda", feedForward: "moe" } as const;
 const mla = { mixer: "mla", feedForward: "moe" } as const;
@@ -41,6 +42,7 @@ const capacity: Capacity = {
   pageTokens: 64,
   rows: 512,
   logitRows: 8,
+  logitEdits: 64,
   sequences: 8,
   pagesPerSequence: 32,
   latentFormat: "f16",
@@ -59,7 +61,8 @@ function plan(count: number, rows: number, past: number): StepPlan {
       past,
       pages: Uint32Array.from({ length: 32 }, (_, page) => slot * 32 + page),
     })),
-    logitRows: Uint32Array.from({ length: count }, (_, i) => (i + 1) * rows - 1),
+    feeds: null,
+    logits: plainRows(range(count).map((i) => (i + 1) * rows - 1)),
   };
 }
 
@@ -80,7 +83,7 @@ async function step(device: CpuDevice, plan: StepPlan, times: Times): Promise<vo
     timed(layer.feedForward, () => device[layer.feedForward](index));
   });
   timed("logits", () => device.logits());
-  await timed("finish", () => device.finish());
+  await timed("finish", () => device.finish().result());
 }
 
 /** Runs `steps` steps `repeats` times and prints the best run. */
@@ -123,7 +126,6 @@ await device.configure(capacity);
 const loadMs = (performance.now() - start).toFixed(0);
 console.log(`${device.description}, ${format}, ${device.allocatedBytes} bytes, load ${loadMs} ms`);
 
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 await measure("decode, batch 1", device, 8, range(128).map((i) => plan(1, 1, i)));
 await measure("decode, batch 8", device, 5, range(64).map((i) => plan(8, 1, i)));
 await measure("prefill 1024 by 128", device, 4, range(8).map((i) => plan(1, 128, i * 128)));

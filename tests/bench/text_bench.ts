@@ -72,11 +72,13 @@ const samplerCases: readonly Partial<SampleParameters>[] = [
   { temperature: 0.6, topK: 50, topP: 0.95, minP: 0.05 },
   { temperature: 1.5, topP: 0.99 },
   { temperature: 3, topP: 0.95 },
+  { temperature: 0.6, topP: 0.95, minP: 0.05 },
+  { typicalP: 0.95 },
 ];
 
 function benchSampler(title: string, row: Float32Array): void {
   const sampler = new Sampler(row.length);
-  const all = { temperature: 1, topK: 0, topP: 1, minP: 0, seed: 1 };
+  const all = { temperature: 1, topK: 0, typicalP: 1, topP: 1, minP: 0, seed: 1 };
   console.log(`${title} row of ${row.length} logits; microseconds best, middle`);
   const print = (name: string, work: () => void) => {
     const { best, middle } = time(work);

@@ -4,10 +4,11 @@
  */
 import assert from "node:assert";
 import type { Capacity, Device, ModelShape, StepPlan } from "../../runtime/model/device.ts";
-import { runStep } from "../../runtime/model/kimi_linear.ts";
+import { observeStep, startStep } from "../../runtime/model/kimi_linear.ts";
 import { loadWeights } from "../../runtime/weights/loader.ts";
 import { openModelFolder } from "../../runtime/weights/model_folder.ts";
 import { readSafetensors, type StoredTensor } from "../tools/safetensors_reader.ts";
+import { plainRows, wholeRows } from "../tools/logit_rows.ts";
 
 export const CHECKPOINTS = ["micro", "odd", "fp8"] as const;
 export type OpenDevice = (shape: ModelShape) => Promise<Device>;
@@ -71,6 +72,7 @@ export class GoldenModel {
       pageTokens: PAGE_TOKENS,
       rows: prompt,
       logitRows: prompt,
+      logitEdits: 64,
       sequences: 2,
       pagesPerSequence: pageCount,
       latentFormat,
@@ -114,12 +116,15 @@ export class GoldenModel {
         past: this.#past,
         pages: this.pages.slice(0, used),
       }],
-      logitRows: wantLogits ? Uint32Array.from(tokens, (_, row) => row) : new Uint32Array(0),
+      feeds: null,
+      logits: plainRows(wantLogits ? tokens.keys() : []),
     };
-    const result = await runStep(this.device, this.shape, plan, observe);
+    const result = observe === undefined
+      ? await startStep(this.device, this.shape, plan).result()
+      : await observeStep(this.device, this.shape, plan, observe);
     assert.ok(result.nonFinite.every((flag) => flag === 0), "logits must be finite");
     this.#past += tokens.length;
-    return result.logits.slice();
+    return await wholeRows(result, plan.logits.length);
   }
 
   /** The whole prompt in pieces of `chunk` tokens: logits of every position. */

@@ -7,6 +7,7 @@ export const CAPACITY: Capacity = {
   pageTokens: 16,
   rows: 400,
   logitRows: 64,
+  logitEdits: 64,
   sequences: 4,
   pagesPerSequence: 8,
   latentFormat: "f32",

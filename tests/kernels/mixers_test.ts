@@ -45,6 +45,7 @@ const CAPACITY: Capacity = {
   pageTokens: 16,
   rows: 64,
   logitRows: 1,
+  logitEdits: 1,
   sequences: 4,
   pagesPerSequence: 8,
   latentFormat: "f32",

@@ -124,6 +124,7 @@ export async function runMla(gpu: Gpu, test: MlaCase, inputs: MlaInputs): Promis
     pageTokens,
     rows: rowCount,
     logitRows: 1,
+    logitEdits: 1,
     sequences: test.segments.length,
     pagesPerSequence: Math.max(...test.segments.map(({ pages }) => pages.length)),
     latentFormat,

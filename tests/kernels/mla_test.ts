@@ -239,6 +239,7 @@ for (const latentFormat of ["f16", "f32"] as const) {
         pageTokens,
         rows: 12,
         logitRows: 1,
+        logitEdits: 1,
         sequences: 3,
         pagesPerSequence: 4,
         latentFormat,
@@ -289,7 +290,14 @@ for (const latentFormat of ["f16", "f32"] as const) {
 }
 
 withGpu("MLA refuses what the adapter cannot hold or run right", (gpu) => {
-  const capacity = { slots: 1, pages: 1 << 24, pageTokens: 64, rows: 1, logitRows: 1 };
+  const capacity = {
+    slots: 1,
+    pages: 1 << 24,
+    pageTokens: 64,
+    rows: 1,
+    logitRows: 1,
+    logitEdits: 1,
+  };
   const rest = { sequences: 1, pagesPerSequence: 1, latentFormat: "f16" as const };
   assert.throws(
     () => allocateLatents(gpu, ODD, { ...capacity, ...rest }),

@@ -16,7 +16,7 @@ export function planOf(segments: readonly Segment[]): StepPlan {
     rowStart += rowCount;
     return sequence;
   });
-  return { tokens: new Uint32Array(rowStart), sequences, logitRows: new Uint32Array(0) };
+  return { tokens: new Uint32Array(rowStart), feeds: null, sequences, logits: [] };
 }
 
 /** A capacity that just holds these steps; pages are as large as a step without latents needs. */
@@ -28,6 +28,7 @@ export function stepCapacity(plans: readonly StepPlan[], slots: number): Capacit
     pageTokens: 1 << 16,
     rows: largest((plan) => plan.tokens.length),
     logitRows: 1,
+    logitEdits: 1,
     sequences: largest((plan) => plan.sequences.length),
     pagesPerSequence: 1,
     latentFormat: "f32",

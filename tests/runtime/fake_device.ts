@@ -1,10 +1,15 @@
 /**
- * A device whose "model" is a hash of all tokens a slot has seen, with the latent cache simulated
- * as
- * token ids in pages: any slip of slots, pages, positions or zeroing changes the logits.
+ * A device with whole rows of logits, whose "model" is a hash of all tokens a slot has seen and of
+ * the token ids in its pages: any slip of slots, pages, positions or zeroing changes the logits.
  */
 import assert from "node:assert";
-import type { Capacity, Device, ModelShape, StepPlan } from "../../runtime/model/device.ts";
+import type {
+  Capacity,
+  Device,
+  ModelShape,
+  PendingStep,
+  StepPlan,
+} from "../../runtime/model/device.ts";
 
 export const VOCABULARY = 97;
 
@@ -51,6 +56,8 @@ function best(logits: Float32Array): number {
 export class FakeDevice implements Device {
   readonly kind = "fake";
   readonly description = "fake";
+  readonly pieceTokens = 1;
+  readonly feedsTokens = false;
   readonly dispatchCount = 0;
   readonly allocatedBytes = 0;
   readonly zeroed: number[] = [];
@@ -82,7 +89,7 @@ export class FakeDevice implements Device {
   }
   begin(plan: StepPlan): void {
     const { rows, logitRows, sequences } = this.capacity;
-    assert.ok(plan.tokens.length <= rows && plan.logitRows.length <= logitRows);
+    assert.ok(plan.tokens.length <= rows && plan.logits.length <= logitRows);
     assert.ok(plan.sequences.length <= sequences);
     this.#plan = plan;
     this.stepRows.push(plan.tokens.length);
@@ -91,9 +98,9 @@ export class FakeDevice implements Device {
   logits(): void {}
   destroy(): void {}
 
-  finish() {
+  finish(): PendingStep {
     const plan = this.#plan!;
-    const logits = new Float32Array(plan.logitRows.length * VOCABULARY);
+    const logits = new Float32Array(plan.logits.length * VOCABULARY);
     let at = 0;
     for (const sequence of plan.sequences) {
       for (let row = 0; row < sequence.rowCount; row++) {
@@ -101,18 +108,23 @@ export class FakeDevice implements Device {
         const position = sequence.past + row;
         const pageSum = this.#store(sequence.pages, position, token);
         this.#state[sequence.slot] = mix(this.#state[sequence.slot]!, token);
-        if (plan.logitRows[at] !== sequence.rowStart + row) continue;
+        if (plan.logits[at]?.row !== sequence.rowStart + row) continue;
         logits.set(fakeLogits(this.#state[sequence.slot]!, pageSum), at * VOCABULARY);
         if (token === this.poison) logits[at * VOCABULARY] = NaN;
         at++;
       }
     }
-    assert.strictEqual(at, plan.logitRows.length);
+    assert.strictEqual(at, plan.logits.length);
+    for (const [row, { edits }] of plan.logits.entries()) {
+      edits?.ids.forEach((id, index) => logits[row * VOCABULARY + id]! += edits.add[index]!);
+    }
     const nonFinite = Uint8Array.from(
-      plan.logitRows,
+      plan.logits,
       (_, index) => Number.isNaN(logits[index * VOCABULARY]) ? 1 : 0,
     );
-    return Promise.resolve({ logits, nonFinite });
+    const readRow = (row: number) =>
+      Promise.resolve(logits.slice(row * VOCABULARY, (row + 1) * VOCABULARY));
+    return { result: () => Promise.resolve({ nonFinite, candidates: null, readRow }) };
   }
 
   /** Writes a position and returns the sum of all positions up to it, read through the pages. */

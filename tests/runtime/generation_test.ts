@@ -1,17 +1,17 @@
 import assert from "node:assert";
 import type { GenerateRequest, TokenLogprob } from "../../runtime/engine/engine.ts";
-import { Generation, type TokenSampler } from "../../runtime/engine/generation.ts";
+import { Generation } from "../../runtime/engine/generation.ts";
 import { Pool } from "../../runtime/engine/pool.ts";
 import type { RequestEvent } from "../../runtime/engine/protocol.ts";
-import { OverloadedError } from "../../runtime/errors.ts";
+import { GREEDY_SAMPLING, type TokenSampler } from "../../runtime/engine/sampling.ts";
+import { RequestError } from "../../runtime/errors.ts";
 import type { Capacity } from "../../runtime/model/device.ts";
 import { FAKE_SHAPE, FakeDevice, nextToken, VOCABULARY } from "./fake_device.ts";
-
-const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0 };
 
 /** Greedy, with exact log-probabilities. */
 const SAMPLER: TokenSampler = {
   sample: (logits) => logits.indexOf(Math.max(...logits)),
+  sampleCandidates: () => null,
   logprobs(logits, id) {
     const sum = logits.reduce((total, logit) => total + Math.exp(logit), 0);
     return { logprob: logits[id]! - Math.log(sum), top: [] };
@@ -27,6 +27,7 @@ function capacity(overrides: Partial<Capacity> = {}): Capacity {
     logitRows: 8,
     sequences: 4,
     pagesPerSequence: 64,
+    logitEdits: 97,
     latentFormat: "f16",
     ...overrides,
   };
@@ -36,30 +37,32 @@ function request(promptIds: number[], overrides: Partial<GenerateRequest> = {}):
   return {
     promptIds: Uint32Array.from(promptIds),
     maxTokens: 12,
-    sampling: GREEDY,
+    sampling: GREEDY_SAMPLING,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,
+    progress: false,
+    owner: "",
     ...overrides,
   };
 }
 
-function make(limits: Capacity, queue = 100) {
+function make(limits: Capacity) {
   const device = new FakeDevice(limits);
-  const generation = new Generation(device, FAKE_SHAPE, SAMPLER, { ...limits, queue });
+  const { pieceTokens } = device;
+  const generation = new Generation(device, FAKE_SHAPE, SAMPLER, { ...limits, pieceTokens });
   return { device, generation };
 }
 
 /** Runs until idle; events by request. */
 async function drain(generation: Generation): Promise<Map<number, RequestEvent[]>> {
   const events = new Map<number, RequestEvent[]>();
-  for (let steps = 0; !generation.idle; steps++) {
-    assert.ok(steps < 10_000, "the engine never gets done");
-    for (const event of await generation.step()) {
-      events.set(event.id, [...events.get(event.id) ?? [], event]);
-    }
+  for (let steps = 0; steps < 10_000; steps++) {
+    const made = await generation.step();
+    if (made === null) return events;
+    for (const event of made) events.set(event.id, [...events.get(event.id) ?? [], event]);
   }
-  return events;
+  assert.fail("the engine never gets done");
 }
 
 function tokensOf(events: readonly RequestEvent[]): number[] {
@@ -115,7 +118,7 @@ Deno.test("Generation holds up a running stream by no more than a step", async (
   generation.submit(2, request(somePrompt(100, 3)));
   for (let step = 0; step < 8; step++) {
     const events = await generation.step();
-    assert.ok(events.some((event) => event.id === 1), `no token in step ${step}`);
+    assert.ok(events?.some((event) => event.id === 1), `no token in step ${step}`);
   }
   assert.ok(device.stepRows.every((rows) => rows <= 16));
 });
@@ -124,7 +127,7 @@ Deno.test("Generation shares a step's rows among several prompts", async () => {
   const { generation } = make(capacity());
   generation.submit(1, request(somePrompt(100, 1), { maxTokens: 1 }));
   generation.submit(2, request(somePrompt(8, 2), { maxTokens: 1 }));
-  assert.ok((await generation.step()).some((event) => event.id === 2));
+  assert.ok((await generation.step())?.some((event) => event.id === 2));
 });
 
 Deno.test("Generation gives log-probabilities of the prompt, preempted or not", async () => {
@@ -190,12 +193,65 @@ Deno.test("Generation ends only the sequence whose logits are not finite", async
   assert.deepStrictEqual(tokensOf(events.get(2)!), alone([3], 1));
 });
 
-Deno.test("Generation refuses when the queue is full and goes on", async () => {
-  const { generation } = make(capacity(), 2);
+Deno.test("Generation refuses what could never fit in the pages", () => {
+  const { generation } = make(capacity({ pages: 4 }));
+  assert.throws(
+    () => generation.submit(1, request(somePrompt(10, 1), { maxTokens: 7 })),
+    (error) =>
+      error instanceof RequestError && /at most 16 tokens together, found 17/.test(error.message),
+  );
+  assert.strictEqual(generation.stats.queued, 0);
+});
+
+Deno.test("Generation leaves a paused request its place and goes on with it later", async () => {
+  const { generation } = make(capacity());
   generation.submit(1, request([1]));
   generation.submit(2, request([2]));
-  assert.throws(() => generation.submit(3, request([3])), OverloadedError);
-  assert.strictEqual((await drain(generation)).size, 2);
+  await generation.step();
+  generation.setPaused(1, true);
+  const meanwhile = await drain(generation);
+  assert.deepStrictEqual([...meanwhile.keys()], [2]);
+  assert.strictEqual(generation.stats.running, 1);
+  generation.setPaused(1, false);
+  assert.deepStrictEqual(tokensOf((await drain(generation)).get(1)!), alone([1], 12).slice(1));
+});
+
+Deno.test("Generation gives slots to the owner that has fewest", async () => {
+  const { generation } = make(capacity({ slots: 2, sequences: 2 }));
+  for (const id of [1, 2, 3, 4]) generation.submit(id, request([id], { owner: "many" }));
+  generation.submit(5, request([5], { owner: "one" }));
+  const order: number[] = [];
+  for (let events = await generation.step(); events !== null; events = await generation.step()) {
+    for (const { id } of events) if (!order.includes(id)) order.push(id);
+  }
+  assert.deepStrictEqual(order.slice(0, 3).sort(), [1, 2, 5].sort());
+});
+
+Deno.test("Generation shares prompt rows between owners, then between their prompts", async () => {
+  const { generation } = make(capacity({ rows: 16 }));
+  const prompt = somePrompt(60, 4);
+  for (const id of [1, 2, 3]) {
+    generation.submit(id, request(prompt, { owner: "many", progress: true }));
+  }
+  generation.submit(4, request(prompt, { owner: "one", progress: true }));
+  const processed = (await generation.step())!.map((item) =>
+    "event" in item && item.event.type === "progress" ? item.event.processed : -1
+  );
+  assert.deepStrictEqual(processed, [3, 8, 3, 2]);
+});
+
+Deno.test("Generation keeps the oldest going while younger ones give way", async () => {
+  // One page a token: the third and fourth can't stay.
+  const { generation } = make(capacity({ pages: 40, pageTokens: 1 }));
+  for (const id of [1, 2, 3, 4]) generation.submit(id, request(somePrompt(8, id)));
+  const ends: number[] = [];
+  for (let events = await generation.step(); events !== null; events = await generation.step()) {
+    for (const item of events) {
+      if ("event" in item && item.event.type === "done") ends.push(item.id);
+    }
+  }
+  assert.ok(generation.stats.preemptions > 0);
+  assert.deepStrictEqual(ends, [1, 2, 3, 4]);
 });
 
 Deno.test("Pool refuses to take back what is free", () => {

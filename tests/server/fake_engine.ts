@@ -2,13 +2,17 @@
 import type { Hono } from "hono";
 import type {
   Engine,
+  EngineState,
   EngineStats,
   FinishReason,
   GenerateEvent,
   GenerateRequest,
   ModelInfo,
+  OwnerLimits,
+  Place,
   TokenLogprob,
 } from "../../runtime/engine/engine.ts";
+import { OverloadedError } from "../../runtime/errors.ts";
 import { createApp } from "../../runtime/http/app.ts";
 import { tinyGeneration, tinyTokenizer, tinyVocabularySize } from "../tools/tiny_text.ts";
 
@@ -26,8 +30,31 @@ export interface Script {
 
 export class FakeEngine implements Engine {
   readonly model: ModelInfo;
-  readonly stats: EngineStats = { running: 0, queued: 0, steps: 0, lastStepDispatches: 0 };
+  readonly stats: EngineStats = {
+    running: 0,
+    queued: 0,
+    paused: 0,
+    queuedTokens: 0,
+    steps: 0,
+    lastStepDispatches: 0,
+    freeSlots: 4,
+    freePages: 10,
+    pages: 10,
+    preemptions: 0,
+    promptTokens: 0,
+    generatedTokens: 0,
+    prefillStepMs: 0,
+    decodeStepMs: 0,
+    deviceWaitMs: 0,
+  };
+  state: EngineState = "ready";
+  readonly restarts = 0;
   failure: Error | null = null;
+  /** Places held now; with `placesMax` of them the next is refused. */
+  places = 0;
+  placesMax = Infinity;
+  /** Who reserved, in order. */
+  readonly reserved: { readonly owner: string; readonly promptTokens: number }[] = [];
   /** Every request that was started, in order. */
   readonly requests: GenerateRequest[] = [];
   /** Tokens handed out so far. */
@@ -47,11 +74,33 @@ export class FakeEngine implements Engine {
       vocabularySize: tinyVocabularySize,
       parameterCount: 26_000_000,
       weightBytes: 29_000_000,
+      deviceBytes: 40_000_000,
       loadSeconds: 1,
       slots: 4,
       device: "cpu",
       deviceDescription: "fake",
     };
+  }
+
+  reserve(owner: string, _limits: OwnerLimits, promptTokens: number): Place {
+    if (this.places >= this.placesMax) throw new OverloadedError("queue the request: full", 7);
+    this.reserved.push({ owner, promptTokens });
+    this.places++;
+    let held = true;
+    return {
+      release: () => {
+        if (held) this.places--;
+        held = false;
+      },
+    };
+  }
+
+  drain(): void {
+    this.state = "draining";
+  }
+
+  expertUse() {
+    return Promise.resolve({ expertCount: 2, tokens: Float64Array.of(3, 4) });
   }
 
   async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {

@@ -118,7 +118,7 @@ for (const variant of variants) {
     device.zeroSlot(1);
     const bad = { slot: 0, past: 0, tokens: [0, 4], pages: Uint32Array.of(1) };
     const logits = await runStep(device, oddShape, [bad, good]);
-    const flags = (await device.finish()).nonFinite;
+    const flags = (await device.finish().result()).nonFinite;
     assert.deepEqual([...flags], [1, 1, 0, 0, 0]);
     assert.deepEqual(logits.slice(2 * oddShape.vocabularySize), alone);
     // Nothing of it is left in the memory that the next step uses, nor in a zeroed slot.

@@ -6,6 +6,7 @@ import type { ModelShape, StepPlan, TensorSpec } from "../../wasm/cpu_types.ts";
 import { randomTensors, tensorSpecs } from "../reference/random_model.ts";
 import { randomSource } from "../reference/random.ts";
 import { loadDevice, oddShape, smallCapacity } from "./cpu_harness.ts";
+import { plainRows } from "../tools/logit_rows.ts";
 
 const variant = preferredVariant();
 const tensors = randomTensors(oddShape, { format: "fp8" }, randomSource(2));
@@ -23,7 +24,8 @@ const plan: StepPlan = {
     { slot: 0, rowStart: 0, rowCount: 2, past: 0, pages: Uint32Array.of(0) },
     { slot: 1, rowStart: 2, rowCount: 1, past: 9, pages: Uint32Array.of(1, 2) },
   ],
-  logitRows: Uint32Array.of(2),
+  feeds: null,
+  logits: plainRows([2]),
 };
 
 Deno.test("CpuDevice refuses a model that can't fit into 4 GiB before it allocates", () => {
@@ -101,7 +103,7 @@ Deno.test("CpuDevice refuses calls out of order", async () => {
   await assert.rejects(() => device.configure(smallCapacity), /configured before/);
   assert.throws(() => device.write("norm", 0, 0, new Uint8Array(4)), /configured already/);
   assert.throws(() => device.embed(), /embed: no step has begun/);
-  await assert.rejects(() => device.finish(), /finish step: no step has begun/);
+  assert.throws(() => device.finish(), /finish step: no step has begun/);
   device.begin(plan);
   assert.throws(() => device.mla(0), /wanted a mla layer, found "kda" in layer 0/);
   assert.throws(() => device.moe(3), /wanted a moe layer, found "none" in layer 3/);
@@ -133,8 +135,8 @@ Deno.test("CpuDevice.begin() refuses plans that it can't run", async () => {
   refuses({ sequences: [first!, { ...second!, past: 14 }] }, /wanted 3 pages for 15 positions/);
   const page = Uint32Array.of(1, 32);
   refuses({ sequences: [first!, { ...second!, pages: page }] }, /wanted pages below 32, found 32/);
-  refuses({ logitRows: Uint32Array.of(3) }, /wanted ascending logit rows below 3, found 3/);
-  refuses({ logitRows: Uint32Array.of(1, 1) }, /found 1 after 1/);
+  refuses({ logits: plainRows([3]) }, /wanted ascending logit rows below 3, found 3/);
+  refuses({ logits: plainRows([1, 1]) }, /found 1 after 1/);
   device.begin(plan);
   device.embed();
   device.destroy();

@@ -6,6 +6,7 @@ import { dequantize, quantize, type StoredMatrix } from "../reference/formats.ts
 import { randomTensors } from "../reference/random_model.ts";
 import { randomSource } from "../reference/random.ts";
 import { beginStep, loadDevice, oddShape, smallCapacity, variants } from "./cpu_harness.ts";
+import { wholeRows } from "../tools/logit_rows.ts";
 
 const width = 16;
 
@@ -67,7 +68,8 @@ for (const variant of variants) {
           past: 0,
           pages: Uint32Array.of(0),
         }],
-        logitRows: Uint32Array.of(),
+        feeds: null,
+        logits: [],
       });
       device.embed();
       sameBits(await device.readResidual(), dequantize(embed));
@@ -91,7 +93,9 @@ for (const variant of variants) {
           beginStep(device, [{ slot: 0, past: 0, tokens: [1, 2, 3, 4, 5].slice(0, rows), pages }]);
           device.embed();
           device.logits();
-          const { logits, nonFinite } = await device.finish();
+          const result = await device.finish().result();
+          const { nonFinite } = result;
+          const logits = await wholeRows(result, rows);
           const values = dequantize(head);
           for (let i = 0; i < logits.length; i++) {
             const wanted = Math.fround(4 * values[(i % head.rows) * width + 7]!);

@@ -4,6 +4,7 @@ import type { CpuVariant } from "../../wasm/cpu_module.ts";
 import type { Capacity, ModelShape } from "../../wasm/cpu_types.ts";
 import { elementBytes } from "../reference/formats.ts";
 import { type RandomTensors, tensorSpecs } from "../reference/random_model.ts";
+import { plainRows, range, wholeRows } from "../tools/logit_rows.ts";
 
 /** Both builds of the crate. */
 export const variants: readonly CpuVariant[] = ["simd128", "relaxed-simd"];
@@ -56,6 +57,7 @@ export const smallCapacity: Capacity = {
   pageTokens: 7,
   rows: 96,
   logitRows: 96,
+  logitEdits: 64,
   sequences: 4,
   pagesPerSequence: 16,
   latentFormat: "f32",
@@ -104,7 +106,8 @@ export function beginStep(device: CpuDevice, parts: readonly Part[]): void {
   device.begin({
     tokens: Uint32Array.from(parts.flatMap((part) => part.tokens)),
     sequences,
-    logitRows: Uint32Array.from({ length: rowStart }, (_, row) => row),
+    feeds: null,
+    logits: plainRows(range(rowStart)),
   });
 }
 
@@ -136,5 +139,6 @@ export async function runStep(
     await runLayer(device, shape, layer, each);
   }
   device.logits();
-  return (await device.finish()).logits.slice();
+  const rows = parts.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  return await wholeRows(await device.finish().result(), rows);
 }

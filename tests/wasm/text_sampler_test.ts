@@ -5,10 +5,22 @@ import { normals, randomSource } from "../reference/random.ts";
 
 loadTextModule();
 
-const greedy: SampleParameters = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0 };
+const greedy: SampleParameters = {
+  temperature: 0,
+  topK: 0,
+  typicalP: 1,
+  topP: 1,
+  minP: 0,
+  seed: 0,
+};
+/** Tokens that come first in a draw. */
+const BEST = 256;
 
-/** u of a draw: output `position` of SplitMix64 seeded with the first output for `seed`. */
-function uniform(seed: number, position: number): number {
+/**
+ * u of a draw: output `position` of SplitMix64 seeded with the first output for `seed`; of a further
+ * attempt an output of one seeded with that.
+ */
+function uniform(seed: number, position: number, attempt: number): number {
   const mask = (1n << 64n) - 1n;
   const golden = 0x9e3779b97f4a7c15n;
   const finish = (word: bigint) => {
@@ -17,7 +29,8 @@ function uniform(seed: number, position: number): number {
     return word ^ (word >> 31n);
   };
   const state = finish((BigInt(seed) + golden) & mask);
-  const word = finish((state + BigInt(position + 1) * golden) & mask);
+  let word = finish((state + BigInt(position + 1) * golden) & mask);
+  if (attempt > 0) word = finish((word + BigInt(attempt) * golden) & mask);
   return Number(word >> 11n) / 2 ** 53;
 }
 
@@ -27,43 +40,90 @@ interface Reference {
   readonly margin: number;
 }
 
+interface Kept {
+  readonly id: number;
+  readonly logit: number;
+  readonly weight: number;
+}
+
+const sumOf = (kept: readonly Kept[]) => kept.reduce((sum, { weight }) => sum + weight, 0);
+
 /** Sorts, filters and draws as Sampler's documentation says. */
 function sampleByDefinition(
   logits: Float32Array,
-  { temperature, topK, topP, minP, seed }: SampleParameters,
+  parameters: SampleParameters,
   position: number,
 ): Reference {
+  const { temperature, topK, typicalP, topP, minP, seed } = parameters;
   const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  let kept = Array.from(logits, (logit, id) => ({
+  const order = Array.from(logits, (logit, id): Kept => ({
     id,
     logit,
     weight: Math.exp((logit - max) / temperature),
   })).sort((a, b) => b.logit - a.logit || a.id - b.id);
-  if (topK > 0) kept = kept.slice(0, topK);
   let margin = Infinity;
-  if (topP < 1) {
-    const total = kept.reduce((sum, { weight }) => sum + weight, 0);
+  /** The shortest prefix with `share` of the weight. */
+  const prefix = (items: readonly Kept[], share: number): Kept[] => {
+    if (share >= 1) return [...items];
+    const total = sumOf(items);
     let [sum, count] = [0, 0];
-    while (count < kept.length && sum < topP * total) {
-      sum += kept[count++]!.weight;
-      margin = Math.min(margin, Math.abs(sum / total - topP));
+    while (count === 0 || count < items.length && sum < share * total) {
+      sum += items[count++]!.weight;
+      margin = Math.min(margin, Math.abs(sum / total - share));
     }
-    kept = kept.slice(0, count);
+    return items.slice(0, count);
+  };
+  const topped = topK > 0 ? order.slice(0, topK) : order;
+  let typical: readonly Kept[] = topped;
+  if (typicalP < 1) {
+    const total = sumOf(topped);
+    const possible = topped.filter(({ weight }) => weight > 0);
+    const surprise = ({ weight }: Kept) => Math.log(total) - Math.log(weight);
+    const entropy = possible.reduce((sum, item) => sum + item.weight / total * surprise(item), 0);
+    const far = (item: Kept) => Math.abs(surprise(item) - entropy);
+    const nearest = possible.toSorted((a, b) => far(a) - far(b) || a.id - b.id);
+    // Equally far ones on both sides of the cut may change places by rounding.
+    const ids = new Set(prefix(nearest, typicalP).map(({ id }) => id));
+    const [last, next] = [nearest[ids.size - 1]!, nearest[ids.size]];
+    if (next !== undefined && last.logit !== next.logit) {
+      margin = Math.min(margin, far(next) - far(last));
+    }
+    typical = topped.filter(({ id }) => ids.has(id));
   }
-  if (minP > 0) {
-    for (const { weight } of kept) margin = Math.min(margin, Math.abs(weight / minP - 1));
-    kept = kept.filter(({ weight }) => weight >= minP);
+  const nucleus = prefix(typical, topP);
+  const bound = minP * nucleus[0]!.weight;
+  for (const { weight } of nucleus) {
+    if (minP > 0) margin = Math.min(margin, Math.abs(weight / bound - 1));
   }
-  kept.sort((a, b) => a.id - b.id);
-  const total = kept.reduce((sum, { weight }) => sum + weight, 0);
-  const target = uniform(seed, position) * total;
-  let sum = 0;
-  for (const { id, weight } of kept) {
-    sum += weight;
-    margin = Math.min(margin, Math.abs(sum - target) / total);
-    if (target < sum) return { token: id, margin };
+  const kept = nucleus.filter(({ weight }) => weight >= bound);
+  const isAll = topped.length <= BEST;
+  const drawn = isAll
+    ? kept
+    : typicalP < 1
+    ? kept.toSorted((a, b) => a.id - b.id)
+    : bestFirst(kept);
+  // Tokens outside of a large nucleus are drawn and drawn again.
+  const isLarge = !isAll && typicalP === 1 && kept.length > BEST && topP < 1;
+  const pool = isLarge ? bestFirst(topped.filter(({ weight }) => weight >= bound)) : drawn;
+  const inside = new Set(kept.map(({ id }) => id));
+  const poolSum = sumOf(pool);
+  for (let attempt = 0;; attempt++) {
+    const target = uniform(seed, position, attempt) * poolSum;
+    let [sum, token] = [0, pool.at(-1)!.id];
+    for (const { id, weight } of pool) {
+      sum += weight;
+      margin = Math.min(margin, Math.abs(sum - target) / poolSum);
+      if (target >= sum) continue;
+      token = id;
+      break;
+    }
+    if (inside.has(token)) return { token, margin };
   }
-  return { token: kept.at(-1)!.id, margin };
+}
+
+/** Tokens in their order: the first 256 stay, the others follow by id. */
+function bestFirst(tokens: readonly Kept[]): Kept[] {
+  return [...tokens.slice(0, BEST), ...tokens.slice(BEST).sort((a, b) => a.id - b.id)];
 }
 
 const pick = <T>(random: () => number, values: readonly T[]): T =>
@@ -72,8 +132,9 @@ const pick = <T>(random: () => number, values: readonly T[]): T =>
 function randomParameters(random: () => number, size: number): SampleParameters {
   return {
     temperature: pick(random, [0.05, 0.3, 0.7, 1, 1.5, 2, 10]),
-    topK: pick(random, [0, 0, 0, 1, 2, 5, 40, size - 1, size, 10 * size].map(Math.trunc)),
-    topP: pick(random, [1, 1, 0.999, 0.95, 0.7, 0.3, 0.01]),
+    topK: pick(random, [0, 0, 0, 1, 2, 5, 40, 300, size - 1, size, 10 * size].map(Math.trunc)),
+    typicalP: pick(random, [1, 1, 1, 1, 0.95, 0.5, 0]),
+    topP: pick(random, [1, 1, 0.999, 0.95, 0.7, 0.3, 0.01, 0]),
     minP: pick(random, [0, 0, 0, 0.01, 0.1, 0.9, 1]),
     seed: Math.floor(random() * 2 ** 53),
   };
@@ -122,6 +183,40 @@ for (const [size, count] of [[1, 50], [2, 400], [7, 1500], [128, 1000], [300, 20
 
 Deno.test("Sampler.sample() equals the reference on the full vocabulary of 163,840", () => {
   compare(163_840, 12, 7);
+});
+
+Deno.test("Sampler.sampleCandidates() gives what the whole row gives, or null", () => {
+  const random = randomSource(35);
+  let [decided, differing] = [0, 0];
+  for (
+    const [size, count] of [[3, 200], [255, 300], [256, 300], [257, 300], [4096, 300]] as const
+  ) {
+    const sampler = new Sampler(size);
+    for (let i = 0; i < count; i++) {
+      const row = randomRow(random, size);
+      const parameters = randomParameters(random, size);
+      const { temperature } = parameters;
+      const ids = Uint32Array.from(
+        Array.from(row.keys()).sort((a, b) => row[a] === row[b] ? a - b : row[b]! - row[a]!)
+          .slice(0, BEST),
+      );
+      const logits = Float32Array.from(ids, (id) => row[id]!);
+      const max = logits[0]! / temperature;
+      const total = row.reduce((sum, logit) => sum + Math.exp(logit / temperature - max), 0);
+      const scaled = max + Math.log(total);
+      const found = sampler.sampleCandidates(ids, logits, scaled, parameters, i);
+      if (found === null) {
+        assert.ok(size > BEST && !(parameters.topK > 0 && parameters.topK <= BEST));
+        continue;
+      }
+      decided++;
+      if (found !== sampler.sample(row, parameters, i)) differing++;
+    }
+    sampler.free();
+  }
+  assert.ok(decided > 1000, `${decided} decided`);
+  // Sums in another precision: a draw within a rounding of a border may fall to either side.
+  assert.ok(differing <= decided / 1000, `${differing} of ${decided} differ`);
 });
 
 Deno.test("Sampler.sample() with temperature 0 takes the largest, the lowest id of equals", () => {
@@ -238,7 +333,8 @@ Deno.test("Sampler refuses parameters out of range", () => {
     [{ temperature: NaN }, /temperature/],
     [{ topK: 1.5 }, /topK: wanted an integer/],
     [{ topK: -1 }, /topK: wanted an integer/],
-    [{ topP: 0 }, /wanted topP > 0 and <= 1, found 0/],
+    [{ topP: -0.1 }, /wanted topP >= 0 and <= 1, found -0.1/],
+    [{ typicalP: 1.1 }, /wanted typicalP >= 0 and <= 1, found 1.1/],
     [{ minP: 1.1 }, /wanted minP >= 0 and <= 1, found 1.1/],
     [{ seed: 2 ** 53 }, /seed: wanted an integer/],
   ];

@@ -46,12 +46,17 @@ export class Sampler {
     free(): void;
     [Symbol.dispose](): void;
     /**
+     * From the best of a row of the sampler's size, in order; -1 when it takes the whole row.
+     * `log_total`: ln of the sum of exp(logit / temperature) over the row.
+     */
+    choose(ids: Uint32Array | number[], logits: Float32Array | number[], log_total: number, temperature: number, top_k: number, typical_p: number, top_p: number, min_p: number, seed: number, position: number): number;
+    /**
      * Log-probability of `id`, then pairs of the `count` best ids and theirs.
      */
     logprobs(id: number, count: number): Float64Array;
     constructor(size: number);
     row_address(): number;
-    sample(temperature: number, top_k: number, top_p: number, min_p: number, seed: number, position: number): number;
+    sample(temperature: number, top_k: number, typical_p: number, top_p: number, min_p: number, seed: number, position: number): number;
 }
 
 export class Selection {
@@ -106,10 +111,11 @@ export interface InitOutput {
     readonly router_new: (a: number, b: number) => [number, number, number];
     readonly router_select: (a: number, b: number, c: number, d: number, e: number, f: number, g: number) => [number, number, number];
     readonly router_take_uses: (a: number) => [number, number];
+    readonly sampler_choose: (a: number, b: number, c: number, d: number, e: number, f: number, g: number, h: number, i: number, j: number, k: number, l: number, m: number) => number;
     readonly sampler_logprobs: (a: number, b: number, c: number) => [number, number, number, number];
     readonly sampler_new: (a: number) => number;
     readonly sampler_row_address: (a: number) => number;
-    readonly sampler_sample: (a: number, b: number, c: number, d: number, e: number, f: number, g: number) => [number, number, number];
+    readonly sampler_sample: (a: number, b: number, c: number, d: number, e: number, f: number, g: number, h: number) => [number, number, number];
     readonly selection_take_experts: (a: number) => [number, number];
     readonly selection_take_weights: (a: number) => [number, number];
     readonly tokenizer_decode: (a: number, b: number, c: number, d: number) => [number, number, number, number];

@@ -215,6 +215,44 @@ export class Sampler {
         wasm.__wbg_sampler_free(ptr, 0);
     }
     /**
+     * From the best of a row of the sampler's size, in order; -1 when it takes the whole row.
+     * `log_total`: ln of the sum of exp(logit / temperature) over the row.
+     * @param {Uint32Array | number[]} ids
+     * @param {Float32Array | number[]} logits
+     * @param {number} log_total
+     * @param {number} temperature
+     * @param {number} top_k
+     * @param {number} typical_p
+     * @param {number} top_p
+     * @param {number} min_p
+     * @param {number} seed
+     * @param {number} position
+     * @returns {number}
+     */
+    choose(ids, logits, log_total, temperature, top_k, typical_p, top_p, min_p, seed, position) {
+        const val3 = +log_total;
+        const val4 = +temperature;
+        const val5 = +top_k;
+        const val6 = +typical_p;
+        const val7 = +top_p;
+        const val8 = +min_p;
+        const val9 = +seed;
+        const val10 = +position;
+        let ptr0, len0, ptr1, len1;
+        try {
+            ptr0 = passArray32ToWasm0(ids, wasm.__wbindgen_malloc);
+            len0 = WASM_VECTOR_LEN;
+            ptr1 = passArrayF32ToWasm0(logits, wasm.__wbindgen_malloc);
+            len1 = WASM_VECTOR_LEN;
+        } catch (e) {
+            if (ptr1) { wasm.__wbindgen_free(ptr1, len1 * 4, 4); }
+            if (ptr0) { wasm.__wbindgen_free(ptr0, len0 * 4, 4); }
+            throw e;
+        }
+        const ret = wasm.sampler_choose(this.__wbg_ptr, ptr0, len0, ptr1, len1, val3, val4, val5, val6, val7, val8, val9, val10);
+        return ret;
+    }
+    /**
      * Log-probability of `id`, then pairs of the `count` best ids and theirs.
      * @param {number} id
      * @param {number} count
@@ -248,14 +286,15 @@ export class Sampler {
     /**
      * @param {number} temperature
      * @param {number} top_k
+     * @param {number} typical_p
      * @param {number} top_p
      * @param {number} min_p
      * @param {number} seed
      * @param {number} position
      * @returns {number}
      */
-    sample(temperature, top_k, top_p, min_p, seed, position) {
-        const ret = wasm.sampler_sample(this.__wbg_ptr, temperature, top_k, top_p, min_p, seed, position);
+    sample(temperature, top_k, typical_p, top_p, min_p, seed, position) {
+        const ret = wasm.sampler_sample(this.__wbg_ptr, temperature, top_k, typical_p, top_p, min_p, seed, position);
         if (ret[2]) {
             throw takeFromExternrefTable0(ret[1]);
         }

@@ -1,8 +1,8 @@
 //! What `wasm/text.ts` calls. Arrays pass through buffers of this module's memory, given by
-//! address,
-//! so that a row or a text is copied once.
+//! address, so that a row or a text is copied once.
 
 mod byte_table;
+mod candidates;
 mod classes;
 mod decode;
 mod encode;
@@ -15,6 +15,7 @@ mod split;
 mod vocabulary;
 
 use crate::byte_table::PADDING;
+use crate::candidates::Parameters;
 use crate::encode::{Cursor, Scratch};
 use crate::vocabulary::{Special, Vocabulary};
 use std::cell::RefCell;
@@ -189,14 +190,36 @@ impl Sampler {
         &mut self,
         temperature: f64,
         top_k: u32,
+        typical_p: f64,
         top_p: f64,
         min_p: f64,
         seed: f64,
         position: f64,
     ) -> Result<u32, JsError> {
         let seed = seed as u64;
-        let parameters = sample::Parameters { temperature, top_k, top_p, min_p, seed };
+        let parameters = Parameters { temperature, top_k, typical_p, top_p, min_p, seed };
         self.0.sample(&parameters, position as u64).map_err(error)
+    }
+
+    /// From the best of a row of the sampler's size, in order; -1 when it takes the whole row.
+    /// `log_total`: ln of the sum of exp(logit / temperature) over the row.
+    #[allow(clippy::too_many_arguments)]
+    pub fn choose(
+        &self,
+        ids: &[u32],
+        logits: &[f32],
+        log_total: f64,
+        temperature: f64,
+        top_k: u32,
+        typical_p: f64,
+        top_p: f64,
+        min_p: f64,
+        seed: f64,
+        position: f64,
+    ) -> f64 {
+        let seed = seed as u64;
+        let parameters = Parameters { temperature, top_k, typical_p, top_p, min_p, seed };
+        self.0.choose(ids, logits, log_total, &parameters, position as u64).map_or(-1.0, f64::from)
     }
 
     /// Log-probability of `id`, then pairs of the `count` best ids and theirs.

@@ -10,9 +10,13 @@ fn finish(mut word: u64) -> u64 {
 }
 
 /// Uniform in [0, 1), a multiple of 2^-53: output `position` of a SplitMix64 generator whose state
-/// is the first output of one seeded with `seed`.
-pub fn uniform(seed: u64, position: u64) -> f64 {
+/// is the first output of one seeded with `seed`; with an `attempt` > 0 output `attempt` - 1 of one
+/// whose state is that output.
+pub fn uniform(seed: u64, position: u64, attempt: u64) -> f64 {
     let state = finish(seed.wrapping_add(GOLDEN));
-    let word = finish(state.wrapping_add(position.wrapping_add(1).wrapping_mul(GOLDEN)));
+    let mut word = finish(state.wrapping_add(position.wrapping_add(1).wrapping_mul(GOLDEN)));
+    if attempt > 0 {
+        word = finish(word.wrapping_add(attempt.wrapping_mul(GOLDEN)));
+    }
     (word >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }

@@ -1,30 +1,16 @@
 //! Picks tokens from rows of logits.
 //!
-//! Every filter keeps a prefix of the tokens ordered by (logit down, id up), so that each is a cut
-//! in
-//! that order. A cut is found from few candidates: the k-th largest of the maxima of all blocks
-//! bounds
-//! the k-th largest logit from below, and only blocks above the bound are looked into.
+//! Tokens are ordered by (logit down, id up). The 256 best come first in every draw, all others
+//! follow in the order of their ids: so most draws are decided by the best alone, and a device that
+//! sends only those gives the same tokens as one that sends whole rows.
 
+use crate::candidates::{BEST, Choice, Parameters, Token, choose, choose_typical};
 use crate::random::uniform;
-use crate::simd::{BLOCK, Exp2, block_max, find_between, mask_block};
+use crate::simd::{BLOCK, Exp2, block_max, find_between};
 
-/// Blocks looked into first for a nucleus, which is mostly small; then all.
-const NUCLEUS_BLOCKS: [usize; 2] = [64, 512];
-/// Buckets of a histogram over logits.
-const BUCKETS: usize = 1024;
-/// Tokens less probable than the best by this factor, over the vocabulary size, get weight 0: all
-/// of
-/// them together weigh less than the rounding of a sum in f32.
+/// Tokens less probable than the best by this factor, over the vocabulary size, weigh nothing: all
+/// of them together weigh less than the rounding of a sum in f32.
 const NEGLIGIBLE: f64 = 1.0 / (1u64 << 24) as f64;
-
-pub struct Parameters {
-    pub temperature: f64,
-    pub top_k: u32,
-    pub top_p: f64,
-    pub min_p: f64,
-    pub seed: u64,
-}
 
 /// The last token that a filter keeps.
 #[derive(Clone, Copy)]
@@ -46,26 +32,17 @@ impl Cut {
     }
 }
 
-type Candidate = (f32, u32);
-
-fn best_first(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
-    b.0.partial_cmp(&a.0).expect("no NaN").then(a.1.cmp(&b.1))
-}
-
 pub struct Sampler {
     size: usize,
     /// [size] padded to whole blocks with -inf.
     logits: Vec<f32>,
-    weights: Vec<f32>,
     block_max: Vec<f32>,
-    /// Sum of a block's weights.
+    /// Sum of the weights of a block's tokens.
     block_sum: Vec<f64>,
     /// Largest logit of the row.
     max: f32,
-    candidates: Vec<Candidate>,
+    best: Vec<Token>,
     order: Vec<f32>,
-    /// Sum of what is measured per bucket.
-    buckets: Vec<f64>,
 }
 
 impl Sampler {
@@ -74,13 +51,11 @@ impl Sampler {
         Sampler {
             size,
             logits: vec![f32::NEG_INFINITY; blocks * BLOCK],
-            weights: vec![0.0; blocks * BLOCK],
             block_max: vec![0.0; blocks],
             block_sum: vec![0.0; blocks],
             max: 0.0,
-            candidates: Vec::new(),
+            best: Vec::new(),
             order: Vec::new(),
-            buckets: vec![0.0; BUCKETS],
         }
     }
 
@@ -93,47 +68,54 @@ impl Sampler {
     /// -inf are errors.
     pub fn sample(&mut self, parameters: &Parameters, position: u64) -> Result<u32, String> {
         self.scan("sample token")?;
-        // In f32 a scale this large leaves only the best their weight, and is at last infinite.
-        let scale = (1.0 / parameters.temperature) as f32;
-        if parameters.temperature == 0.0 || !scale.is_finite() {
+        if parameters.is_greedy() {
             return Ok(self.argmax());
         }
-        let mut cut = match parameters.top_k as usize {
-            0 => KEEP_ALL,
-            count if count >= self.size => KEEP_ALL,
-            count => self.top_k(count),
-        };
-        let min_p = self.min_p(parameters);
-        // Only the nucleus needs the weights of what min-p drops.
-        if parameters.top_p >= 1.0 {
-            cut = cut.and(min_p);
+        self.collect_best(BEST.min(self.size));
+        let top_k = parameters.top_k as usize;
+        let mut cut = KEEP_ALL;
+        let mut total = f64::NAN; // not asked for
+        if top_k == 0 || top_k > self.best.len() {
+            if top_k > 0 && top_k < self.size {
+                cut = self.top_k(top_k);
+            }
+            total = self.mass(parameters.scale(), cut, true);
         }
-        self.weigh(scale, cut);
-        if parameters.top_p < 1.0 {
-            cut = self.nucleus(parameters.top_p, scale).and(min_p);
-            self.mask(cut);
+        match choose(&self.best, self.size, total, parameters, position) {
+            Choice::Token(id) => Ok(id),
+            Choice::Beyond if parameters.typical_p < 1.0 => {
+                Ok(self.sample_typical(cut, total, parameters, position))
+            }
+            Choice::Beyond => Ok(self.sample_beyond(cut, total, parameters, position)),
         }
-        Ok(self.draw(uniform(parameters.seed, position)))
+    }
+
+    /// A draw from the best tokens of a row, in order, and the natural logarithm of the sum of
+    /// exp(logit / temperature) over the row; None when these can't decide.
+    pub fn choose(
+        &self,
+        ids: &[u32],
+        logits: &[f32],
+        log_total: f64,
+        parameters: &Parameters,
+        position: u64,
+    ) -> Option<u32> {
+        let token = |(id, logit): (&u32, &f32)| Token { logit: *logit, id: *id };
+        let best: Vec<Token> = ids.iter().zip(logits).map(token).collect();
+        let total = (log_total - best[0].logit as f64 / parameters.temperature).exp();
+        match choose(&best, self.size, total, parameters, position) {
+            Choice::Token(id) => Some(id),
+            Choice::Beyond => None,
+        }
     }
 
     /// Natural log-probability of `id`, and of the `count` best tokens, best first.
     pub fn logprobs(&mut self, id: u32, count: usize) -> Result<(f64, Vec<(u32, f64)>), String> {
         self.scan("compute log-probabilities")?;
-        self.weigh(1.0, KEEP_ALL);
-        let log_sum = self.max as f64 + self.block_sum.iter().sum::<f64>().ln();
-        let count = count.min(self.size);
-        if count > 0 {
-            self.collect_best(count);
-            if count < self.candidates.len() {
-                self.candidates.select_nth_unstable_by(count - 1, best_first);
-                self.candidates.truncate(count);
-            }
-            self.candidates.sort_unstable_by(best_first);
-        } else {
-            self.candidates.clear();
-        }
+        let log_sum = self.max as f64 + self.mass(1.0, KEEP_ALL, false).ln();
+        self.collect_best(count.min(self.size));
         let logprob = |logit: f32| logit as f64 - log_sum;
-        let top = self.candidates.iter().map(|(logit, id)| (*id, logprob(*logit))).collect();
+        let top = self.best.iter().map(|token| (token.id, logprob(token.logit))).collect();
         Ok((logprob(self.logits[id as usize]), top))
     }
 
@@ -168,54 +150,23 @@ impl Sampler {
         (start + at.expect("the block's maximum")) as u32
     }
 
-    /// Sets the weights of what `cut` keeps; a block without any has sum 0 and stale weights.
-    fn weigh(&mut self, scale: f32, cut: Cut) {
-        let (exp2, floor) = (Exp2::new(), self.floor());
-        let scale = scale * std::f32::consts::LOG2_E;
-        let blocks = self.logits.chunks_exact(BLOCK).zip(self.weights.chunks_exact_mut(BLOCK));
-        let sums = self.block_max.iter().zip(&mut self.block_sum);
-        for ((logits, weights), (max, sum)) in blocks.zip(sums) {
-            *sum = match *max >= cut.logit && (max - self.max) * scale >= floor {
-                true => exp2.weigh_block(logits, weights, [self.max, scale, floor]),
-                false => 0.0,
-            };
-        }
-        if cut.logit > f32::NEG_INFINITY {
-            self.mask(cut);
-        }
-    }
-
-    /// The exponent of 2 below which weights are 0.
-    fn floor(&self) -> f32 {
-        (NEGLIGIBLE / self.size as f64).log2() as f32
-    }
-
-    /// Sets the weights of what `cut` drops to 0.
-    fn mask(&mut self, cut: Cut) {
-        for (block, sum) in self.block_sum.iter_mut().enumerate().filter(|(_, sum)| **sum > 0.0) {
-            if self.block_max[block] < cut.logit {
-                *sum = 0.0;
-                continue;
-            }
-            let start = block * BLOCK;
-            let logits = &self.logits[start..start + BLOCK];
-            let weights = &mut self.weights[start..start + BLOCK];
-            // Of the block with the cut's id, the tokens behind it that equal it go one by one.
-            if (start..start + BLOCK).contains(&(cut.id as usize)) {
-                let behind = cut.id as usize + 1 - start;
-                for (weight, logit) in weights.iter_mut().zip(logits).skip(behind) {
-                    if *logit == cut.logit {
-                        *weight = 0.0;
-                    }
-                }
-            }
-            *sum = mask_block(logits, weights, cut.logit, start <= cut.id as usize);
-        }
-    }
-
-    /// Collects, in the order of ids, at least the `count` best tokens: all from the `count`-th
-    /// largest block maximum up.
+    /// Collects the `count` best tokens in order.
     fn collect_best(&mut self, count: usize) {
+        self.best.clear();
+        if count == 0 {
+            return;
+        }
+        self.collect_at_least(count);
+        if count < self.best.len() {
+            self.best.select_nth_unstable_by(count - 1, Token::best_first);
+            self.best.truncate(count);
+        }
+        self.best.sort_unstable_by(Token::best_first);
+    }
+
+    /// Collects, in the order of ids, at least the `count` best tokens: the count-th largest of the
+    /// blocks' maxima bounds them from below, and only blocks above the bound are looked into.
+    fn collect_at_least(&mut self, count: usize) {
         let bound = if count >= self.block_max.len() {
             f32::NEG_INFINITY
         } else {
@@ -228,76 +179,28 @@ impl Sampler {
 
     /// Collects the tokens with logits from `lowest` up, in the order of ids.
     fn collect(&mut self, lowest: f32) {
-        self.collect_between(lowest, f32::INFINITY, |_| true);
-    }
-
-    /// Collects the tokens with logits from `low` to `high` that are `wanted`, in the order of ids.
-    fn collect_between(&mut self, low: f32, high: f32, wanted: impl Fn(f32) -> bool) {
-        self.candidates.clear();
-        for (block, _) in self.block_max.iter().enumerate().filter(|(_, max)| **max >= low) {
+        let size = self.size;
+        for (block, _) in self.block_max.iter().enumerate().filter(|(_, max)| **max >= lowest) {
             let start = block * BLOCK;
-            find_between(&self.logits[start..start + BLOCK], low, high, |at, logit| {
-                if wanted(logit) {
-                    self.candidates.push((logit, (start + at) as u32));
+            find_between(&self.logits[start..start + BLOCK], lowest, f32::INFINITY, |at, logit| {
+                // The padding is -inf.
+                if start + at < size {
+                    self.best.push(Token { logit, id: (start + at) as u32 });
                 }
             });
         }
-        // The padding is -inf.
-        if low == f32::NEG_INFINITY {
-            self.candidates.retain(|(_, id)| (*id as usize) < self.size);
-        }
     }
 
+    /// The cut behind the `count`-th best token. Leaves the 256 best as they are.
     fn top_k(&mut self, count: usize) -> Cut {
-        let mut left = count;
-        if count < self.block_max.len() {
-            self.collect_best(count);
-        } else {
-            let lowest = self.block_max.iter().fold(self.max, |a, b| a.min(*b));
-            // Most rows reach about as far below the least maximum as that is below the largest.
-            let range = (self.max - lowest.max(f32::MIN)) * 3.0;
-            left -= self.collect_bucket(range, count as f64, true) as usize;
-        }
-        let (_, &mut (logit, id), _) = self.candidates.select_nth_unstable_by(left - 1, best_first);
-        Cut { logit, id }
+        let best = std::mem::take(&mut self.best);
+        self.collect_at_least(count);
+        let (_, &mut token, _) = self.best.select_nth_unstable_by(count - 1, Token::best_first);
+        self.best = best;
+        Cut { logit: token.logit, id: token.id }
     }
 
-    /// Collects the bucket of a histogram over `range` below the largest logit in which the
-    /// weights,
-    /// or with `counted` the numbers, of tokens from the best down reach `target`; returns the sum
-    /// before it.
-    fn collect_bucket(&mut self, range: f32, target: f64, counted: bool) -> f64 {
-        let (max, width) = (self.max, BUCKETS as f32 / range.max(f32::MIN_POSITIVE));
-        // Never rises with the logit, so that buckets are in the order of the tokens.
-        let bucket = |logit: f32| (((max - logit) * width) as usize).min(BUCKETS - 1);
-        self.buckets.fill(0.0);
-        for (block, sum) in self.block_sum.iter().enumerate() {
-            let start = block * BLOCK;
-            let end = (start + BLOCK).min(self.size);
-            if counted {
-                for logit in &self.logits[start..end] {
-                    self.buckets[bucket(*logit)] += 1.0;
-                }
-            } else if *sum > 0.0 {
-                for (logit, weight) in self.logits[start..end].iter().zip(&self.weights[start..end])
-                {
-                    self.buckets[bucket(*logit)] += *weight as f64;
-                }
-            }
-        }
-        let (mut chosen, mut before) = (0, 0.0);
-        while chosen + 1 < BUCKETS && before + self.buckets[chosen] < target {
-            before += self.buckets[chosen];
-            chosen += 1;
-        }
-        // Bounds a bucket too wide, as they are rounded.
-        let edge = |bucket: usize| max - bucket as f32 / width;
-        let low = if chosen + 2 < BUCKETS { edge(chosen + 2) } else { f32::NEG_INFINITY };
-        let high = if chosen > 1 { edge(chosen - 1) } else { f32::INFINITY };
-        self.collect_between(low, high, |logit| bucket(logit) == chosen);
-        before
-    }
-
+    /// The cut that min-p makes: relative to the best token.
     fn min_p(&self, parameters: &Parameters) -> Cut {
         if parameters.min_p <= 0.0 {
             return KEEP_ALL;
@@ -309,50 +212,99 @@ impl Sampler {
         Cut { logit, id: u32::MAX }
     }
 
-    /// Keeps the shortest prefix of the weighed tokens that has `share` of their weight.
-    fn nucleus(&mut self, share: f64, scale: f32) -> Cut {
-        let mut target = share * self.block_sum.iter().sum::<f64>();
-        for blocks in NUCLEUS_BLOCKS {
-            self.collect_best(blocks);
-            let weights = self.candidates.iter().map(|(_, id)| self.weight(*id));
-            if weights.sum::<f64>() >= target {
-                return self.prefix(target);
-            }
-        }
-        let range = -self.floor() * std::f32::consts::LN_2 / scale;
-        target -= self.collect_bucket(range, target, false);
-        self.prefix(target)
-    }
-
-    /// Weight of a token; a block of sum 0 has none.
-    fn weight(&self, id: u32) -> f64 {
-        let is_weighed = self.block_sum[id as usize / BLOCK] > 0.0;
-        if is_weighed { self.weights[id as usize] as f64 } else { 0.0 }
-    }
-
-    /// Where the candidates' weights, best first, reach `target`: quickselect by weight, O(n).
-    fn prefix(&mut self, mut target: f64) -> Cut {
-        let mut candidates = std::mem::take(&mut self.candidates);
-        let mut rest = candidates.as_mut_slice();
-        while rest.len() > 1 {
-            let middle = rest.len() / 2;
-            rest.select_nth_unstable_by(middle, best_first);
-            let sum: f64 = rest[..middle].iter().map(|(_, id)| self.weight(*id)).sum();
-            if sum >= target {
-                rest = &mut rest[..middle];
+    /// Sum of the weights exp((logit - max) * scale) of what `cut` keeps; `keep_sums`: also of each
+    /// block.
+    fn mass(&mut self, scale: f32, cut: Cut, keep_sums: bool) -> f64 {
+        let (exp2, floor) = (Exp2::new(), self.floor());
+        let scale = scale * std::f32::consts::LOG2_E;
+        let shape = [self.max, scale, floor];
+        // Tokens that equal the cut's logit are kept up to its id.
+        let until_cut = exp2.block_sum(shape, cut.logit);
+        let behind_cut = exp2.block_sum(shape, cut.logit.next_up());
+        let cut_block = cut.id as usize / BLOCK;
+        let mut total = 0.0;
+        for (block, logits) in self.logits.chunks_exact(BLOCK).enumerate() {
+            let max = self.block_max[block];
+            let sum = if max < cut.logit || (max - self.max) * scale < floor {
+                0.0
+            } else if block < cut_block {
+                until_cut(logits)
+            } else if block > cut_block {
+                behind_cut(logits)
             } else {
-                target -= sum;
-                rest = &mut rest[middle..];
+                sum_until(&exp2, logits, shape, cut, block * BLOCK)
+            };
+            total += sum;
+            if keep_sums {
+                self.block_sum[block] = sum;
             }
         }
-        let (logit, id) = rest[0];
-        self.candidates = candidates;
-        Cut { logit, id }
+        total
     }
 
-    /// The first token in the order of ids at which the weights exceed `share` of their sum.
-    fn draw(&self, share: f64) -> u32 {
-        let mut left = share * self.block_sum.iter().sum::<f64>();
+    /// The exponent of 2 below which weights are 0.
+    fn floor(&self) -> f32 {
+        (NEGLIGIBLE / self.logits.len() as f64).log2() as f32
+    }
+
+    /// A draw when more than the 256 best are kept. `total`: of what `cut` keeps, by block in
+    /// `block_sum`. The nucleus is not searched for: a token drawn outside of it is drawn again,
+    /// which gives the same distribution and mostly costs one sum.
+    fn sample_beyond(
+        &mut self,
+        cut: Cut,
+        total: f64,
+        parameters: &Parameters,
+        position: u64,
+    ) -> u32 {
+        let scale = parameters.scale();
+        let kept = cut.and(self.min_p(parameters));
+        let kept_total = if parameters.min_p > 0.0 { self.mass(scale, kept, true) } else { total };
+        let last = *self.best.last().expect("the best");
+        let of_best = |token: &&Token| kept.keeps(token.logit, token.id);
+        let weights: Vec<(Token, f64)> = self
+            .best
+            .iter()
+            .filter(of_best)
+            .map(|token| (*token, parameters.weight(token.logit, self.max)))
+            .collect();
+        // Sums of the others alone.
+        for (token, weight) in &weights {
+            let sum = &mut self.block_sum[token.id as usize / BLOCK];
+            *sum = (*sum - weight).max(0.0);
+        }
+        let after = Cut { logit: last.logit, id: last.id };
+        let mut refused: Option<Token> = None;
+        for attempt in 0.. {
+            let mut left = uniform(parameters.seed, position, attempt) * kept_total;
+            for (token, weight) in &weights {
+                if left < *weight {
+                    return token.id;
+                }
+                left -= weight;
+            }
+            let token = self.walk(left, scale, kept, after);
+            if parameters.top_p >= 1.0 {
+                return token.id;
+            }
+            if refused.is_some_and(|refused| Token::best_first(&refused, &token).is_le()) {
+                continue;
+            }
+            // Those that are better: all that are not worse, less the token itself.
+            let own = Cut { logit: token.logit, id: token.id };
+            let better =
+                self.mass(scale, own, false) - parameters.weight(token.logit, self.max);
+            if better < parameters.top_p * total {
+                return token.id;
+            }
+            refused = Some(token);
+        }
+        unreachable!("a draw ends")
+    }
+
+    /// The token at which the weights, in the order of ids, exceed `left`; of those that `kept`
+    /// keeps and that come after `after` in the order of tokens.
+    fn walk(&self, mut left: f64, scale: f32, kept: Cut, after: Cut) -> Token {
         let mut chosen = 0;
         for (block, sum) in self.block_sum.iter().enumerate().filter(|(_, sum)| **sum > 0.0) {
             chosen = block;
@@ -361,17 +313,60 @@ impl Sampler {
             }
             left -= sum;
         }
-        let start = chosen * BLOCK;
-        let mut last = start;
-        for (at, weight) in self.weights[start..start + BLOCK].iter().enumerate() {
-            if *weight > 0.0 {
-                last = start + at;
-                if left < *weight as f64 {
-                    break;
-                }
-                left -= *weight as f64;
-            }
-        }
-        last as u32
+        // A block may hold none when its sum is only rounding: then the nearest before that does.
+        (0..=chosen)
+            .rev()
+            .find_map(|block| self.walk_block(block, left, scale, kept, after))
+            .unwrap_or(Token { logit: after.logit, id: after.id })
     }
+
+    fn walk_block(
+        &self,
+        block: usize,
+        mut left: f64,
+        scale: f32,
+        kept: Cut,
+        after: Cut,
+    ) -> Option<Token> {
+        let start = block * BLOCK;
+        let logits = &self.logits[start..start + BLOCK];
+        let mut weights = [0.0; BLOCK];
+        let scale = scale * std::f32::consts::LOG2_E;
+        Exp2::new().weigh_block(logits, &mut weights, [self.max, scale, self.floor()]);
+        let mut found = None;
+        for (at, (&logit, &weight)) in logits.iter().zip(&weights).enumerate() {
+            let id = (start + at) as u32;
+            if weight == 0.0 || !kept.keeps(logit, id) || after.keeps(logit, id) {
+                continue;
+            }
+            found = Some(Token { logit, id });
+            if left < weight as f64 {
+                break;
+            }
+            left -= weight as f64;
+        }
+        found
+    }
+
+    /// A draw among the typical of what `cut` keeps, by quickselect over all of them.
+    fn sample_typical(
+        &mut self,
+        cut: Cut,
+        total: f64,
+        parameters: &Parameters,
+        position: u64,
+    ) -> u32 {
+        self.best.clear();
+        self.collect(f32::NEG_INFINITY);
+        self.best.retain(|token| cut.keeps(token.logit, token.id));
+        choose_typical(&self.best, self.max, total, parameters, position)
+    }
+}
+
+/// Sum of the weights of what `cut` keeps of the block from token `start`.
+fn sum_until(exp2: &Exp2, logits: &[f32], shape: [f32; 3], cut: Cut, start: usize) -> f64 {
+    let mut weights = [0.0; BLOCK];
+    exp2.weigh_block(logits, &mut weights, shape);
+    let kept = |at: &usize| cut.keeps(logits[*at], (start + *at) as u32);
+    (0..BLOCK).filter(kept).map(|at| weights[at] as f64).sum()
 }

@@ -47,8 +47,7 @@ pub fn block_max(block: &[f32]) -> f32 {
 /// anew each time, in four instructions.
 pub struct Exp2 {
     /// Of 2^f for |f| <= 1/2, from the fifth power down to the first: minimax for the relative
-    /// error,
-    /// 1.1e-7 before rounding.
+    /// error, 1.1e-7 before rounding.
     coefficients: [f32; 5],
     /// 1.5 * 2^23: adding it rounds to an integer, which is then in the lowest bits.
     magic: f32,
@@ -64,57 +63,69 @@ impl Exp2 {
         })
     }
 
-    /// weights = 2^((values - max) * scale), 0 where the exponent is below `floor` >= -126; returns
-    /// their sum. Both are of one block. Within 4e-6 of the exact weight, relative.
-    pub fn weigh_block(
-        &self,
-        values: &[f32],
-        weights: &mut [f32],
-        [max, scale, floor]: [f32; 3],
-    ) -> f64 {
+    /// weights = 2^((values - max) * scale), 0 where the exponent is below `floor` >= -126. Both are
+    /// of one block. Within 4e-6 of the exact weight, relative.
+    pub fn weigh_block(&self, values: &[f32], weights: &mut [f32; BLOCK], shape: [f32; 3]) {
+        let exp2 = self.vectors(shape);
+        for (values, weights) in values.chunks_exact(LANES).zip(weights.chunks_exact_mut(LANES)) {
+            store(weights, exp2(load(values)));
+        }
+    }
+
+    /// A function that sums the weights of a block's values from `least` up. Those below the floor
+    /// count as 2^floor: all of a row together are less than its rounding.
+    #[inline(always)]
+    pub fn block_sum(&self, [max, scale, floor]: [f32; 3], least: f32) -> impl Fn(&[f32]) -> f64 {
+        let exp2 = self.clamped([max, scale, floor]);
+        let (is_cut, least) = (least > f32::NEG_INFINITY, f32x4_splat(least));
+        move |values| {
+            let mut sums = [f32x4_splat(0.0); 4];
+            for sixteen in values.chunks_exact(4 * LANES) {
+                for (sum, values) in sums.iter_mut().zip(sixteen.chunks_exact(LANES)) {
+                    let values = load(values);
+                    let weights = exp2(values);
+                    let kept = match is_cut {
+                        true => v128_and(weights, f32x4_ge(values, least)),
+                        false => weights,
+                    };
+                    *sum = f32x4_add(*sum, kept);
+                }
+            }
+            add_lanes(f32x4_add(f32x4_add(sums[0], sums[1]), f32x4_add(sums[2], sums[3])))
+        }
+    }
+
+    /// The weights of four values; 0 where the exponent is below `floor`.
+    #[inline(always)]
+    fn vectors(&self, [max, scale, floor]: [f32; 3]) -> impl Fn(v128) -> v128 {
+        let clamped = self.clamped([max, scale, floor]);
+        let (max, scale, floor) = (f32x4_splat(max), f32x4_splat(scale), f32x4_splat(floor));
+        // Also false where -inf times a scale of 0 is NaN.
+        move |values| {
+            let exponent = f32x4_mul(f32x4_sub(values, max), scale);
+            v128_and(clamped(values), f32x4_ge(exponent, floor))
+        }
+    }
+
+    /// The weights of four values; 2^floor where the exponent is below `floor`.
+    #[inline(always)]
+    fn clamped(&self, [max, scale, floor]: [f32; 3]) -> impl Fn(v128) -> v128 {
         let (max, scale, floor) = (f32x4_splat(max), f32x4_splat(scale), f32x4_splat(floor));
         let (magic, one) = (f32x4_splat(self.magic), f32x4_splat(self.one));
         let [c5, c4, c3, c2, c1] = self.coefficients.map(|c| f32x4_splat(c));
-        let exp2 = |values: &[f32]| {
-            let t = f32x4_mul(f32x4_sub(load(values), max), scale);
+        move |values| {
+            // pmax takes the floor where -inf times a scale of 0 is NaN.
+            let t = f32x4_pmax(floor, f32x4_mul(f32x4_sub(values, max), scale));
             let shifted = f32x4_add(t, magic);
             let f = f32x4_sub(t, f32x4_sub(shifted, magic));
-            let mut p = f32x4_add(f32x4_mul(c5, f), c4);
-            p = f32x4_add(f32x4_mul(p, f), c3);
-            p = f32x4_add(f32x4_mul(p, f), c2);
-            p = f32x4_add(f32x4_mul(p, f), c1);
-            p = f32x4_add(f32x4_mul(p, f), one);
-            let e = i32x4_add(p, i32x4_shl(shifted, 23));
-            // Also false where -inf times a scale of 0 is NaN.
-            v128_and(e, f32x4_ge(t, floor))
-        };
-        let mut sum = f32x4_splat(0.0);
-        let pairs = values.chunks_exact(4 * LANES).zip(weights.chunks_exact_mut(4 * LANES));
-        for (values, weights) in pairs {
-            for at in [0, LANES, 2 * LANES, 3 * LANES] {
-                let e = exp2(&values[at..]);
-                store(&mut weights[at..], e);
-                sum = f32x4_add(sum, e);
-            }
+            let mut p = f32x4_relaxed_madd(c5, f, c4);
+            p = f32x4_relaxed_madd(p, f, c3);
+            p = f32x4_relaxed_madd(p, f, c2);
+            p = f32x4_relaxed_madd(p, f, c1);
+            p = f32x4_relaxed_madd(p, f, one);
+            i32x4_add(p, i32x4_shl(shifted, 23))
         }
-        add_lanes(sum)
     }
-}
-
-/// Sets weights to 0 where the value is below `lowest`, or equals it unless `keep_equal`; returns
-/// the sum of the others.
-pub fn mask_block(values: &[f32], weights: &mut [f32], lowest: f32, keep_equal: bool) -> f64 {
-    let (lowest, keep_equal) =
-        (f32x4_splat(lowest), u32x4_splat(0u32.wrapping_sub(keep_equal as u32)));
-    let mut sum = f32x4_splat(0.0);
-    for (value, weight) in values.chunks_exact(LANES).zip(weights.chunks_exact_mut(LANES)) {
-        let value = load(value);
-        let equal = v128_and(f32x4_eq(value, lowest), keep_equal);
-        let kept = v128_and(load(weight), v128_or(f32x4_gt(value, lowest), equal));
-        store(weight, kept);
-        sum = f32x4_add(sum, kept);
-    }
-    add_lanes(sum)
 }
 
 /// Calls `found` with the place and value of each element of the block from `low` to `high`.

@@ -1,0 +1,84 @@
+/** Sizes of the pools that are made once, from a model's shape and a budget of bytes. */
+import { DeviceError } from "../errors.ts";
+import {
+  LOGIT_BYTES_MAX,
+  MAX_LOGIT_BIASES,
+  PAGE_TOKENS,
+  PENALTY_WINDOW_TOKENS,
+  POOL_TOKENS_PER_SLOT,
+  STEP_ROWS,
+} from "../limits.ts";
+import type { Capacity, ModelShape } from "../model/device.ts";
+
+/** Share of a memory budget kept for the buffers of a step. */
+const SCRATCH_SHARE = 0.1;
+
+export interface CapacityOptions {
+  readonly slots: number;
+  /** Most tokens of one sequence. */
+  readonly contextTokens: number;
+  readonly latentFormat: "f16" | "f32";
+  /** Most bytes of everything on the device; undefined: no budget, pages by a rule of thumb. */
+  readonly memoryBytes: number | undefined;
+  readonly weightBytes: number;
+  readonly pieceTokens: number;
+}
+
+/** KDA state of one slot in bytes: f32, all layers (spec: 41 MiB in the 48B model). */
+export function slotBytes({ kda, layers }: ModelShape): number {
+  const { headCount, keyDim, valueDim, convolutionTaps } = kda;
+  const recurrent = headCount * keyDim * valueDim;
+  const convolution = (convolutionTaps - 1) * headCount * (2 * keyDim + valueDim);
+  return 4 * (recurrent + convolution) * layers.filter(({ mixer }) => mixer === "kda").length;
+}
+
+/** Latents of one page in bytes, all MLA layers. */
+export function pageBytes({ mla, layers }: ModelShape, latentFormat: "f16" | "f32"): number {
+  const width = mla.latentDim + mla.sharedKeyDim;
+  const mlaLayers = layers.filter(({ mixer }) => mixer === "mla").length;
+  return PAGE_TOKENS * width * (latentFormat === "f16" ? 2 : 4) * mlaLayers;
+}
+
+/**
+ * The capacity to configure a device with. Within a budget: the slots as asked, all else of it
+ * becomes pages. Throws DeviceError when one whole context does not fit beside weights and slots.
+ */
+export function planCapacity(shape: ModelShape, options: CapacityOptions): Capacity {
+  const { slots, contextTokens, latentFormat, pieceTokens } = options;
+  const logitRowsMax = Math.floor(LOGIT_BYTES_MAX / (4 * shape.vocabularySize));
+  const rows = Math.max(STEP_ROWS, slots + pieceTokens);
+  const logitRowsMin = slots + pieceTokens;
+  return {
+    slots,
+    pages: pageCount(shape, options),
+    pageTokens: PAGE_TOKENS,
+    rows,
+    logitRows: Math.max(logitRowsMin, Math.min(rows, logitRowsMax)),
+    sequences: slots,
+    pagesPerSequence: Math.ceil(contextTokens / PAGE_TOKENS),
+    logitEdits: slots * Math.min(shape.vocabularySize, PENALTY_WINDOW_TOKENS + MAX_LOGIT_BIASES),
+    latentFormat,
+  };
+}
+
+function pageCount(shape: ModelShape, options: CapacityOptions): number {
+  const { slots, contextTokens, latentFormat, memoryBytes, weightBytes } = options;
+  const contextPages = Math.ceil(contextTokens / PAGE_TOKENS);
+  if (memoryBytes === undefined) {
+    const otherTokens = Math.min(contextTokens, POOL_TOKENS_PER_SLOT);
+    // Each slot may leave its last page half empty.
+    return Math.ceil((contextTokens + (slots - 1) * otherTokens) / PAGE_TOKENS) + slots;
+  }
+  const page = pageBytes(shape, latentFormat);
+  const fixed = weightBytes + slots * slotBytes(shape);
+  const free = Math.floor(memoryBytes * (1 - SCRATCH_SHARE)) - fixed;
+  // More than all slots can use would be wasted.
+  const pages = Math.min(Math.floor(free / Math.max(1, page)), slots * contextPages);
+  if (pages >= contextPages) return pages;
+  const needed = Math.ceil((fixed + contextPages * page) / (1 - SCRATCH_SHARE));
+  throw new DeviceError(
+    `plan memory: wanted at least ${needed} bytes for weights, ${slots} slots and a context of ` +
+      `${contextTokens} tokens, found --memory ${memoryBytes}; ask for fewer --slots or a ` +
+      "shorter --context",
+  );
+}
