@@ -3,9 +3,17 @@
  * it runs, so that none pays for what another needs.
  */
 import { Command, CommanderError, Option } from "commander";
-import { decimalNumber, nonEmpty, wholeNumber } from "./runtime/cli/values.ts";
+import { decimalNumber, nonEmpty, origins, scopes, wholeNumber } from "./runtime/cli/values.ts";
 import { KedgeError } from "./runtime/errors.ts";
-import { MAX_CONTEXT_TOKENS, MAX_TEMPERATURE, SLOTS_MAX } from "./runtime/limits.ts";
+import {
+  DRAIN_SECONDS_DEFAULT,
+  DRAIN_SECONDS_MAX,
+  MAX_CONTEXT_TOKENS,
+  MAX_TEMPERATURE,
+  QUEUE_REQUESTS_MAX,
+  SLOTS_MAX,
+} from "./runtime/limits.ts";
+import { LOG_LEVELS } from "./runtime/log_level.ts";
 
 const VERSION = "0.1.0";
 
@@ -49,12 +57,62 @@ function addServe(program: Command): void {
       new Option("--context <tokens>", "most tokens of prompt and completion together")
         .env("KEDGE_CONTEXT").argParser(wholeNumber(1, MAX_CONTEXT_TOKENS)),
     )
+    .addOption(
+      new Option("--keys <file>", "API keys, as kedge keys add makes them; who has none stays out")
+        .env("KEDGE_KEYS").argParser(nonEmpty),
+    )
+    .option("--insecure", "listen where other machines can connect, without keys")
+    .addOption(
+      new Option("--allow-origin <origin>", "web page that may use the server; may be repeated")
+        .default([], "none").argParser(origins),
+    )
+    .addOption(
+      new Option("--drain-seconds <seconds>", "how long running requests may finish at the end")
+        .default(DRAIN_SECONDS_DEFAULT).env("KEDGE_DRAIN_SECONDS")
+        .argParser(wholeNumber(0, DRAIN_SECONDS_MAX)),
+    )
+    .addOption(
+      new Option("--log-level <level>", "least level that is logged, on standard error")
+        .choices(LOG_LEVELS).default("info").env("KEDGE_LOG_LEVEL"),
+    )
     .addHelpText(
       "after",
       "\nExamples:\n  kedge serve\n  kedge serve --model /models/Kimi-Linear --port 8080\n" +
-        "\nSIGINT or SIGTERM ends it: it takes no new requests and finishes those that run.",
+        "\nSIGINT or SIGTERM ends it: it takes no new requests and finishes those that run." +
+        "\nSIGHUP reads the keys again.",
     )
     .action(async (options) => (await import("./runtime/cli/serve.ts")).serve(options));
+}
+
+function addKeys(program: Command): void {
+  const fileOption = () =>
+    new Option("--file <path>", "key file (default: kedge/keys.json in the user's configuration)")
+      .env("KEDGE_KEYS").argParser(nonEmpty);
+  const keys = program.command("keys").description("Make, list and revoke API keys");
+  keys.command("add")
+    .description("Make a key and print it, this once")
+    .argument("<name>", "whose key it is, for the log and for kedge keys revoke")
+    .addOption(
+      new Option("--scope <scopes>", "what it may do: infer, metrics, or admin for everything")
+        .default(["infer"], "infer").argParser(scopes),
+    )
+    .addOption(
+      new Option("--requests <count>", "most requests at once (default: no limit of its own)")
+        .argParser(wholeNumber(1, QUEUE_REQUESTS_MAX)),
+    )
+    .addOption(fileOption())
+    .action(async (name, options) => (await import("./runtime/cli/keys.ts")).addKey(name, options));
+  keys.command("list")
+    .description("Print the keys' names, scopes and limits")
+    .addOption(fileOption())
+    .action(async (options) => (await import("./runtime/cli/keys.ts")).listKeys(options));
+  keys.command("revoke")
+    .description("Take a key out of the file")
+    .argument("<name>", "the key's name")
+    .addOption(fileOption())
+    .action(async (name, options) =>
+      (await import("./runtime/cli/keys.ts")).revokeKey(name, options)
+    );
 }
 
 function addRun(program: Command): void {
@@ -107,6 +165,7 @@ function createProgram(): Command {
     .configureOutput({ outputError: (message, write) => write(usageLine(message)) })
     .exitOverride();
   addServe(program);
+  addKeys(program);
   addRun(program);
   addBench(program);
   addTest(program);

@@ -1,13 +1,35 @@
-/** The last block: final norm and head for the rows whose logits are wanted. */
+/** The last block: final norm and head for the wanted rows, their edits, and the best of them. */
 import { compileGatherRows, gatherRows, type GatherRowsPipeline } from "./gather_rows.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import type { Recorder } from "./gpu/recorder.ts";
-import { checkLogits, compileLogitsCheck, type LogitsCheckPipeline } from "./logits_check.ts";
+import {
+  compileLogitEdits,
+  EDIT_WORDS,
+  editLogits,
+  type LogitEditsPipeline,
+} from "./logit_edits.ts";
+import {
+  compileLogitSums,
+  type LogitSumsPipeline,
+  NO_TARGET,
+  SUM_WORDS,
+  sumLogits,
+} from "./logit_sums.ts";
 import type { Matrix } from "./matrix.ts";
 import type { Projections } from "./projection.ts";
 import { RmsNorm } from "./rms_norm.ts";
 import { scratch, vectorBuffer } from "./scratch.ts";
-import type { Capacity, ModelShape } from "./types.ts";
+import {
+  BEST_TOKENS,
+  compileTopTokens,
+  ITEM_WORDS,
+  logitsOfKeys,
+  partsOfPasses,
+  topTokens,
+  type TopTokensPipeline,
+  type TopTokensScratch,
+} from "./top_tokens.ts";
+import type { Candidates, Capacity, LogitRow, ModelShape } from "./types.ts";
 
 export interface LogitsWeights {
   /** f32 [1, hidden]. */
@@ -24,12 +46,31 @@ interface Buffers {
   readonly normed: GPUBuffer;
   /** f32 [logitRows][vocabulary]. */
   readonly logits: GPUBuffer;
-  /** u32 [logitRows]. */
-  readonly nonFinite: GPUBuffer;
+  /** [logitEdits] of row, id, divide, add. */
+  readonly edits: GPUBuffer;
+  /** [logitRows] of temperature, target. */
+  readonly wanted: GPUBuffer;
+  /** See logit_sums.wgsl. */
+  readonly sums: GPUBuffer;
+  /** [logitRows][256] of key, id: of the last step until the next one's logits are computed. */
+  readonly best: GPUBuffer;
+  readonly topTokens: TopTokensScratch;
 }
+
+interface Pipelines {
+  readonly gather: GatherRowsPipeline;
+  readonly edit: LogitEditsPipeline;
+  readonly sum: LogitSumsPipeline;
+  readonly top: TopTokensPipeline;
+}
+
+/** Bytes of one row's candidates, and of its sums. */
+export const BEST_ROW_BYTES = 4 * BEST_TOKENS * ITEM_WORDS;
+export const SUM_ROW_BYTES = 4 * SUM_WORDS;
 
 export class Logits {
   #rowCount = 0;
+  #editCount = 0;
 
   private constructor(
     private readonly gpu: Gpu,
@@ -37,8 +78,7 @@ export class Logits {
     private readonly shape: ModelShape,
     private readonly capacity: Capacity,
     private readonly norm: RmsNorm,
-    private readonly gather: GatherRowsPipeline,
-    private readonly check: LogitsCheckPipeline,
+    private readonly pipelines: Pipelines,
     private readonly buffers: Buffers,
   ) {}
 
@@ -49,18 +89,30 @@ export class Logits {
     capacity: Capacity,
   ): Promise<Logits> {
     const { hiddenSize, vocabularySize } = shape;
-    const { logitRows } = capacity;
-    const [norm, gather, check] = await Promise.all([
+    const { logitRows, logitEdits } = capacity;
+    const [norm, gather, edit, sum, top] = await Promise.all([
       RmsNorm.create(gpu),
       compileGatherRows(gpu),
-      compileLogitsCheck(gpu),
+      compileLogitEdits(gpu),
+      compileLogitSums(gpu),
+      compileTopTokens(gpu),
     ]);
-    return new Logits(gpu, projections, shape, capacity, norm, gather, check, {
+    const [even = 0, odd = 0] = partsOfPasses(vocabularySize);
+    const items = logitRows * BEST_TOKENS * ITEM_WORDS;
+    const pipelines = { gather, edit, sum, top };
+    return new Logits(gpu, projections, shape, capacity, norm, pipelines, {
       rows: scratch(gpu, "logit rows", logitRows),
       gathered: scratch(gpu, "logits gathered", logitRows * hiddenSize),
       normed: scratch(gpu, "logits normed", logitRows * hiddenSize),
       logits: scratch(gpu, "logits", logitRows * vocabularySize),
-      nonFinite: scratch(gpu, "logits non-finite", logitRows),
+      edits: scratch(gpu, "logit edits", logitEdits * EDIT_WORDS),
+      wanted: scratch(gpu, "logits wanted", 2 * logitRows),
+      sums: scratch(gpu, "logit sums", SUM_WORDS * logitRows),
+      best: scratch(gpu, "best tokens", items),
+      topTokens: {
+        even: scratch(gpu, "top tokens, even passes", items * even),
+        odd: scratch(gpu, "top tokens, odd passes", items * odd),
+      },
     });
   }
 
@@ -69,34 +121,61 @@ export class Logits {
     return this.buffers.logits;
   }
 
-  /** u32 [rows of `setRows`]: 1 where any logit of the row is NaN or infinite, else 0. */
-  get nonFinite(): GPUBuffer {
-    return this.buffers.nonFinite;
+  /** [rows of `setRows`] of sums and flag, see logit_sums.wgsl, after `encode`. */
+  get sums(): GPUBuffer {
+    return this.buffers.sums;
+  }
+
+  /** [rows of `setRows`][256] of key and id, see top_tokens.wgsl, until the next `encode`. */
+  get best(): GPUBuffer {
+    return this.buffers.best;
   }
 
   /**
-   * Brings the row numbers of the next `encode` to the GPU. Throws when they are too many or beyond
-   * the capacity's rows. Earlier steps must have been submitted.
+   * Brings what the next `encode` is to do to the GPU. Throws when there are too many rows or edits,
+   * or a number is beyond the capacity or the vocabulary. Earlier steps must have been submitted.
    */
-  setRows(rows: Uint32Array): void {
-    const { logitRows, rows: rowsMax } = this.capacity;
-    if (rows.length > logitRows) {
-      throw new Error(`choose logit rows: wanted at most ${logitRows}, found ${rows.length}`);
-    }
-    const outside = rows.find((row) => row >= rowsMax);
-    if (outside !== undefined) {
-      throw new Error(`choose logit rows: wanted rows below ${rowsMax}, found ${outside}`);
+  setRows(rows: readonly LogitRow[]): void {
+    const { logitRows, rows: rowsMax, logitEdits } = this.capacity;
+    const { vocabularySize } = this.shape;
+    const fail = (wanted: string, found: number) => {
+      throw new Error(`choose logit rows: wanted ${wanted}, found ${found}`);
+    };
+    if (rows.length > logitRows) fail(`at most ${logitRows}`, rows.length);
+    const editCount = rows.reduce((sum, { edits }) => sum + (edits?.ids.length ?? 0), 0);
+    if (editCount > logitEdits) fail(`at most ${logitEdits} edits`, editCount);
+    const wanted = new ArrayBuffer(8 * rows.length);
+    const [temperatures, targets] = [new Float32Array(wanted), new Uint32Array(wanted)];
+    const words = new Uint32Array(EDIT_WORDS * editCount);
+    const floats = new Float32Array(words.buffer);
+    let at = 0;
+    for (const [index, { row, edits, temperature, target }] of rows.entries()) {
+      if (row >= rowsMax) fail(`rows below ${rowsMax}`, row);
+      temperatures[2 * index] = temperature;
+      targets[2 * index + 1] = target ?? NO_TARGET;
+      edits?.ids.forEach((id, edit) => {
+        if (id >= vocabularySize) fail(`edits of ids below ${vocabularySize}`, id);
+        words[at] = index;
+        words[at + 1] = id;
+        floats[at + 2] = edits.divide[edit]!;
+        floats[at + 3] = edits.add[edit]!;
+        at += EDIT_WORDS;
+      });
     }
     this.#rowCount = rows.length;
-    this.gpu.write(this.buffers.rows, 0, rows);
+    this.#editCount = editCount;
+    this.gpu.write(this.buffers.rows, 0, Uint32Array.from(rows, ({ row }) => row));
+    this.gpu.write(this.buffers.wanted, 0, targets);
+    this.gpu.write(this.buffers.edits, 0, words);
   }
 
-  /** logits[i] = head RMSNorm(residual[rows[i]]); residual f32 [..][hidden]. */
+  /** logits[i] = head RMSNorm(residual[rows[i]]), edited; residual f32 [..][hidden]. */
   encode(recorder: Recorder, residual: GPUBuffer, weights: LogitsWeights): void {
-    const { rows, gathered, normed, logits, nonFinite } = this.buffers;
+    const { rows, gathered, normed, logits, edits, wanted, sums, best } = this.buffers;
+    const { gather, edit, sum, top } = this.pipelines;
     const { hiddenSize: hidden, vocabularySize: vocabulary, normEpsilon } = this.shape;
     const count = this.#rowCount;
-    gatherRows(recorder, this.gather, rows, residual, gathered, hidden, count);
+    gatherRows(recorder, gather, rows, residual, gathered, hidden, count);
     const norm = vectorBuffer(weights.norm);
     this.norm.normalize(
       recorder,
@@ -120,6 +199,41 @@ export class Logits {
       count,
       false,
     );
-    checkLogits(recorder, this.check, logits, nonFinite, vocabulary, count);
+    editLogits(recorder, edit, edits, logits, this.#editCount, vocabulary);
+    sumLogits(recorder, sum, logits, wanted, sums, vocabulary, count);
+    topTokens(recorder, top, logits, this.buffers.topTokens, best, vocabulary, count);
   }
+}
+
+/** Candidates and non-finite flags from the bytes of `best` and `sums` of `count` rows. */
+export function readCandidates(
+  bytes: ArrayBuffer,
+  count: number,
+  vocabularySize: number,
+): { readonly candidates: Candidates; readonly nonFinite: Uint8Array } {
+  const best = Math.min(BEST_TOKENS, vocabularySize);
+  const items = new Uint32Array(bytes, 0, count * BEST_TOKENS * ITEM_WORDS);
+  const [keys, ids] = [new Uint32Array(count * best), new Uint32Array(count * best)];
+  for (let row = 0; row < count; row++) {
+    for (let place = 0; place < best; place++) {
+      const at = ITEM_WORDS * (row * BEST_TOKENS + place);
+      keys[row * best + place] = items[at]!;
+      ids[row * best + place] = items[at + 1]!;
+    }
+  }
+  const sums = new Float32Array(bytes, count * BEST_ROW_BYTES, count * SUM_WORDS);
+  const flags = new Uint32Array(bytes, count * BEST_ROW_BYTES, count * SUM_WORDS);
+  const column = (index: number) =>
+    Float32Array.from({ length: count }, (_, row) => sums[row * SUM_WORDS + index]!);
+  return {
+    candidates: {
+      count: best,
+      ids,
+      logits: logitsOfKeys(keys),
+      logSumExp: column(0),
+      scaledLogSumExp: column(1),
+      targets: column(2),
+    },
+    nonFinite: Uint8Array.from({ length: count }, (_, row) => flags[row * SUM_WORDS + 3]!),
+  };
 }

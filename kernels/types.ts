@@ -166,7 +166,7 @@ export interface Candidates {
 }
 
 export interface StepResult {
-  /** One per logit row: 1 where any logit of the row is NaN or +infinite, else 0. */
+  /** One per logit row: 1 where any logit of the row is NaN or infinite, else 0. */
   readonly nonFinite: Uint8Array;
   /** null on a device whose whole rows cost nothing to read. */
   readonly candidates: Candidates | null;

@@ -7,7 +7,7 @@ import { Recorder } from "./gpu/recorder.ts";
 import { KdaBlock, type KdaWeights } from "./kda.ts";
 import { allocateKdaState, type KdaLayerState, kdaStateFloats } from "./kda_state.ts";
 import { allocateLatents, readLatents } from "./latent_cache.ts";
-import { Logits } from "./logits.ts";
+import { BEST_ROW_BYTES, Logits, readCandidates, SUM_ROW_BYTES } from "./logits.ts";
 import { MlaBlock, type MlaWeights } from "./mla.ts";
 import { Projections } from "./projection.ts";
 import { scratch } from "./scratch.ts";
@@ -15,7 +15,6 @@ import { CHUNK_ROWS, StepBuffers } from "./step_buffers.ts";
 import type {
   Capacity,
   KdaState,
-  LogitRow,
   ModelShape,
   PendingStep,
   StepPlan,
@@ -23,6 +22,9 @@ import type {
   TensorSpec,
 } from "./types.ts";
 import { WeightTable } from "./weight_table.ts";
+
+/** Steps whose results may be outstanding at once. */
+const STEPS_IN_FLIGHT = 2;
 
 /** Bytes written before the queue is emptied: WebGPU keeps a copy of each write until then. */
 const WRITE_WINDOW_BYTES = 64 << 20;
@@ -38,6 +40,8 @@ interface Blocks {
   readonly moe: MoeBlock;
   readonly logits: Logits;
   readonly readback: Readback;
+  /** Results of steps, in turns: one may be outstanding while the next is recorded. */
+  readonly results: readonly Readback[];
   /** f32 [rows][hidden]. */
   readonly residual: GPUBuffer;
   /** By layer; undefined where the layer's mixer is the other one. */
@@ -48,13 +52,17 @@ interface Blocks {
 export class WebGpuDevice {
   readonly kind = "webgpu";
   readonly pieceTokens = CHUNK_ROWS;
-  readonly feedsTokens = false;
+  readonly feedsTokens = true;
   readonly #recorder: Recorder;
   #weights: WeightTable | null = null;
   #blocks: Blocks | null = null;
   #unsentBytes = 0;
   #rowCount = 0;
-  #logitRows: readonly LogitRow[] = [];
+  #logitRowCount = 0;
+  /** Steps begun. */
+  #steps = 0;
+  /** Steps started whose results were not taken. */
+  #underWay = 0;
 
   private constructor(private readonly gpu: Gpu, private readonly shape: ModelShape) {
     this.#recorder = new Recorder(gpu);
@@ -112,7 +120,8 @@ export class WebGpuDevice {
       stateFloats.recurrent,
       stateFloats.convolution,
     );
-    const [embedding, kda, mla, dense, moe, logits, readback] = await Promise.all([
+    const resultBytes = Math.max(4, logitRows * (BEST_ROW_BYTES + SUM_ROW_BYTES));
+    const [embedding, kda, mla, dense, moe, logits, readback, ...results] = await Promise.all([
       Embedding.create(gpu, capacity, weights.get("embed")),
       KdaBlock.create(gpu, projections, shape, capacity),
       MlaBlock.create(gpu, projections, shape, capacity, weights.kvBFormats()),
@@ -120,10 +129,11 @@ export class WebGpuDevice {
       MoeBlock.create(gpu, projections, shape, capacity, weights.formats(true)),
       Logits.create(gpu, projections, shape, capacity),
       Readback.create(gpu, readbackBytes),
+      ...Array.from({ length: STEPS_IN_FLIGHT }, () => Readback.create(gpu, resultBytes)),
     ]);
     const step = StepBuffers.create(gpu, capacity);
     const residual = scratch(gpu, "residual", capacity.rows * hiddenSize);
-    const blocks = { embedding, kda, mla, dense, moe, logits, readback, step, residual };
+    const blocks = { embedding, kda, mla, dense, moe, logits, readback, results, step, residual };
     this.#blocks = { ...blocks, capacity, kdaStates: states, latents };
     gpu.check();
   }
@@ -157,10 +167,12 @@ export class WebGpuDevice {
     const { step, embedding, logits } = this.#ready();
     step.upload(plan);
     embedding.setTokens(plan.tokens);
-    logits.setRows(Uint32Array.from(plan.logits, ({ row }) => row));
+    logits.setRows(plan.logits);
     this.#rowCount = plan.tokens.length;
-    this.#logitRows = plan.logits;
+    this.#logitRowCount = plan.logits.length;
+    this.#steps++;
     this.#recorder.resetCount();
+    if (plan.feeds !== null) embedding.feedTokens(this.#recorder, plan.feeds, logits.best);
   }
 
   embed(): void {
@@ -193,29 +205,47 @@ export class WebGpuDevice {
 
   logits(): void {
     const { logits, residual } = this.#ready();
-    if (this.#logitRows.length === 0) return;
+    if (this.#logitRowCount === 0) return;
     logits.encode(this.#recorder, residual, this.#declared().logits());
   }
 
+  /**
+   * Submits the step, unless the result of the one before was not taken: a wait for the GPU is one
+   * for all that was submitted, so this one is held back until then.
+   */
   finish(): PendingStep {
-    return { result: () => this.#result(this.#logitRows) };
+    const { results, logits, residual } = this.#ready();
+    const [step, count] = [this.#steps, this.#logitRowCount];
+    const result = results[step % results.length]!;
+    const parts = [
+      { buffer: logits.best, offset: 0, bytes: count * BEST_ROW_BYTES },
+      { buffer: logits.sums, offset: 0, bytes: count * SUM_ROW_BYTES },
+    ];
+    // A step without logit rows is waited for too, so that steps never pile up.
+    const copied = count > 0 ? parts : [{ buffer: residual, offset: 0, bytes: 4 }];
+    result.record(this.#recorder, copied);
+    if (this.#underWay++ === 0) this.#recorder.submit();
+    const bytes = copied.reduce((sum, part) => sum + part.bytes, 0);
+    return { result: () => this.#result(step, count, result, bytes) };
   }
 
-  /** Waits for the step, also when it has no logit rows, so that steps never pile up. */
-  async #result(rows: readonly LogitRow[]): Promise<StepResult> {
-    const { logits, readback, capacity } = this.#ready();
-    const flags = await readback.read(this.#recorder, logits.nonFinite, 0, 4 * capacity.logitRows);
-    const width = this.shape.vocabularySize;
+  async #result(
+    step: number,
+    count: number,
+    results: Readback,
+    byteCount: number,
+  ): Promise<StepResult> {
+    const bytes = await results.take(byteCount);
+    if (--this.#underWay > 0) this.#recorder.submit();
+    const { vocabularySize } = this.shape;
     return {
-      nonFinite: Uint8Array.from(new Uint32Array(flags, 0, rows.length)),
-      candidates: null,
+      ...readCandidates(bytes, count, vocabularySize),
       readRow: async (index) => {
-        if (rows !== this.#logitRows) {
+        if (step !== this.#steps) {
           throw new Error(`read logit row ${index}: another step has begun`);
         }
-        const row = await this.#floats(logits.logits, index * width, width);
-        rows[index]?.edits?.ids.forEach(() => {});
-        return row;
+        const { logits } = this.#ready();
+        return await this.#floats(logits.logits, index * vocabularySize, vocabularySize);
       },
     };
   }

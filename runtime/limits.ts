@@ -100,7 +100,7 @@ export const MAX_LOGIT_BIAS = 100;
 export const MAX_PENALTY = 2;
 /** repetition_penalty: above 0, as logits are divided by it; published uses stay within 1 to 1.5. */
 export const MIN_REPETITION_PENALTY = 0.01;
-export const MAX_REPETITION_PENALTY = 10;
+export const MAX_REPETITION_PENALTY = 2;
 /** logprobs and top_logprobs, as in OpenAI's chat API. */
 export const MAX_LOGPROBS = 20;
 /** Stop strings of a request. */
@@ -112,14 +112,10 @@ export const MAX_STOP_CHARACTERS = 256;
 
 /** Characters encoded between two looks at the clock: well below 1 ms. */
 export const ENCODE_SLICE_CHARACTERS = 4096;
-/** Longest time that encoding holds the thread which answers all other requests. */
-export const ENCODE_SLICE_MS = 4;
 /** How long a streaming answer waits for the engine to refuse before it commits to status 200. */
 export const STREAM_STATUS_WAIT_MS = 250;
-/** A stream without an event for this long gets a comment: proxies cut silent connections. */
-export const KEEP_ALIVE_MS = 10_000;
 /** Bytes of one write of a stream: events that are ready together go out together. */
-export const STREAM_WRITE_BYTES = 16 * 1024;
+export const STREAM_WRITE_BYTES = 4 * 1024;
 
 // Engine.
 
@@ -185,3 +181,18 @@ export const DRAIN_SECONDS_MAX = 3_600;
 export const FAILURE_LOOK_MS = 250;
 /** How long answers may still go out after the engine has failed for good. */
 export const FAILURE_GRACE_MS = 1_000;
+
+// Server: streams.
+
+/** Longest time that one request holds the thread which answers all others. */
+export const SLICE_MS = 4;
+/** A stream without an event for this long gets a comment: proxies cut silent connections. */
+export const KEEP_ALIVE_MS = 10_000;
+/** Characters of one write of a stream: events that are ready together go out together. */
+export const STREAM_WRITE_CHARACTERS = 16 * 1024;
+/** Bytes of a body looked at between two looks at the clock: well below 1 ms. */
+export const BODY_SLICE_BYTES = 128 * 1024;
+/** Items of a list checked or written between two looks at the clock: well below 1 ms. */
+export const SLICE_ITEMS = 256;
+/** Keys of one object of a tool: they are sorted at once, in about 3 ms. */
+export const MAX_TOOL_KEYS = 4_096;

@@ -10,9 +10,7 @@ import {
   getTextFormatter,
   type TextFormatter,
 } from "@logtape/logtape";
-
-export const LOG_LEVELS = ["debug", "info", "warning", "error"] as const;
-export type LogLevel = typeof LOG_LEVELS[number];
+import type { LogLevel } from "./log_level.ts";
 
 export interface LogOptions {
   readonly level: LogLevel;
@@ -47,7 +45,8 @@ export function writeToStandardError(line: string): void {
 }
 
 function formatter(form: LogOptions["form"]): TextFormatter {
-  if (form === "json") return getJsonLinesFormatter({ categorySeparator: "." });
+  // The template says what happened; the values have keys of their own.
+  if (form === "json") return getJsonLinesFormatter({ message: "template", properties: "flatten" });
   const options = { timestamp: "time", category: ".", value: String } as const;
   return form === "text" ? getTextFormatter(options) : getAnsiColorFormatter(options);
 }

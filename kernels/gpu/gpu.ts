@@ -128,6 +128,7 @@ export class Gpu {
   /** Throws the first stored error, or the loss of the device. */
   check(): void {
     if (this.#failure !== null) throw this.#failure;
+    if (this.#destroyed) throw new Error(`run on "${this.description}": the device was destroyed`);
   }
 
   destroy(): void {

@@ -3,12 +3,9 @@
  *
  * Awaiting `mapAsync` costs 10 ms in Deno: it waits for the GPU in the call itself and then sleeps.
  * So the fast way maps without awaiting and takes the range at once. It leans on that behaviour,
- * and
- * on a buffer that was never mapped before it aborts the process: every staging buffer is mapped
- * and
- * awaited once first, and a self-test at the start compares both ways. Where they differ, every
- * read
- * awaits.
+ * and on a buffer that was never mapped before it aborts the process: every staging buffer is mapped
+ * and awaited once first, and a self-test at the start compares both ways. Where they differ, every
+ * read awaits.
  */
 import type { Gpu } from "./gpu.ts";
 import type { Recorder } from "./recorder.ts";
@@ -16,6 +13,13 @@ import type { Recorder } from "./recorder.ts";
 /** Rounds of the self-test, each with other data. */
 const SELF_TEST_ROUNDS = 4;
 const SELF_TEST_BYTES = 1_024;
+
+/** A piece of a buffer; offset and bytes in multiples of 4. */
+export interface ReadPart {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly bytes: number;
+}
 
 export class Readback {
   readonly #gpu: Gpu;
@@ -58,11 +62,29 @@ export class Readback {
     offset: number,
     bytes: number,
   ): Promise<ArrayBuffer> {
-    if (bytes > this.#staging.size) {
-      throw new Error(`read back: wanted at most ${this.#staging.size} bytes, found ${bytes}`);
-    }
-    recorder.copy(buffer, offset, this.#staging, 0, bytes);
+    this.record(recorder, [{ buffer, offset, bytes }]);
     recorder.submit();
+    return await this.take(bytes);
+  }
+
+  /**
+   * Records copies of these parts, one behind the other, and submits nothing: `take` gives them once
+   * the recorder has been submitted. Until then nothing else may be read through this.
+   */
+  record(recorder: Recorder, parts: readonly ReadPart[]): void {
+    const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (total > this.#staging.size) {
+      throw new Error(`read back: wanted at most ${this.#staging.size} bytes, found ${total}`);
+    }
+    let at = 0;
+    for (const { buffer, offset, bytes } of parts) {
+      recorder.copy(buffer, offset, this.#staging, at, bytes);
+      at += bytes;
+    }
+  }
+
+  /** Waits for the copies that `record` recorded; `bytes`: of all parts together, at least 4. */
+  async take(bytes: number): Promise<ArrayBuffer> {
     const data = this.#synchronous ? this.#takeNow(bytes) : await this.#takeAwaited(bytes);
     this.#gpu.check();
     return data;

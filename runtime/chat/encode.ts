@@ -1,24 +1,26 @@
 /** Segments -> token ids. Special tokens come from trusted segments only. */
 import { ModelError } from "../errors.ts";
-import { ENCODE_SLICE_CHARACTERS, ENCODE_SLICE_MS } from "../limits.ts";
+import { ENCODE_SLICE_CHARACTERS } from "../limits.ts";
+import { Slices } from "../slices.ts";
 import type { Segment } from "./template.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
 
 /**
- * Encodes the segments one after the other, giving way to other work every few milliseconds.
+ * Encodes the segments one after the other, giving way to other work every few milliseconds and
+ * ending when the slices' signal fires.
  * Throws ModelError when the tokenizer lacks a marker.
  */
 export async function encodeSegments(
   tokenizer: Tokenizer,
   segments: readonly Segment[],
+  slices = new Slices(),
 ): Promise<Uint32Array> {
-  const clock = new SliceClock();
   const parts: Uint32Array[] = [];
   for (const segment of segments) {
     parts.push(
       segment.trusted
         ? Uint32Array.of(markerId(tokenizer, segment.text))
-        : await encodeSlices(tokenizer, segment.text, false, clock),
+        : await encodeSlices(tokenizer, segment.text, false, slices),
     );
   }
   return concatenate(parts);
@@ -29,8 +31,9 @@ export function encodeText(
   tokenizer: Tokenizer,
   text: string,
   allowSpecial = false,
+  slices = new Slices(),
 ): Promise<Uint32Array> {
-  return encodeSlices(tokenizer, text, allowSpecial, new SliceClock());
+  return encodeSlices(tokenizer, text, allowSpecial, slices);
 }
 
 function markerId(tokenizer: Tokenizer, marker: string): number {
@@ -47,31 +50,23 @@ async function encodeSlices(
   tokenizer: Tokenizer,
   text: string,
   allowSpecial: boolean,
-  clock: SliceClock,
+  slices: Slices,
 ): Promise<Uint32Array> {
+  // The start and the end copy the whole text: milliseconds by themselves when it is megabytes.
+  const isLong = text.length > LONG_CHARACTERS;
+  if (isLong) await slices.turn();
   const encoding = tokenizer.startEncoding(text, allowSpecial);
   try {
-    // The start copies the text: milliseconds by itself when it is megabytes.
-    await clock.giveWay();
-    while (!encoding.step(ENCODE_SLICE_CHARACTERS)) await clock.giveWay();
-    await clock.giveWay();
+    do await slices.giveWay(); while (!encoding.step(ENCODE_SLICE_CHARACTERS));
+    if (isLong) await slices.turn();
     return encoding.take();
   } finally {
     encoding.free();
   }
 }
 
-/** Knows how long the thread has been held, over as many short texts as it takes. */
-class SliceClock {
-  #start = performance.now();
-
-  /** Lets timers and sockets run when the slice is used up. */
-  async giveWay(): Promise<void> {
-    if (performance.now() - this.#start < ENCODE_SLICE_MS) return;
-    await new Promise<void>((resolve) => setTimeout(resolve, 0));
-    this.#start = performance.now();
-  }
-}
+/** Texts that take a millisecond or so to copy. */
+const LONG_CHARACTERS = 256 * 1024;
 
 function concatenate(parts: readonly Uint32Array[]): Uint32Array {
   const ids = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));

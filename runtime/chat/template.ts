@@ -6,6 +6,11 @@
  * request (role, name, content, tools, calls, ids) is ordinary text and can't become a marker.
  */
 
+import { RequestError } from "../errors.ts";
+import { MAX_TOOL_KEYS, SLICE_ITEMS } from "../limits.ts";
+import type { Slices } from "../slices.ts";
+import { COMPACT_JSON, type JsonStyle, JsonWriter } from "./json_writer.ts";
+
 /** A piece of a prompt. */
 export interface Segment {
   /** Trusted: exactly one marker. Otherwise any text. */
@@ -86,23 +91,50 @@ export function renderChat(
   addGenerationPrompt = true,
 ): Segment[] {
   const list = new SegmentList();
+  const steps = renderSteps(list, messages, tools, addGenerationPrompt);
+  while (!steps.next().done);
+  return list.finish();
+}
+
+/** The same, giving way to other work. */
+export async function renderChatInSlices(
+  messages: readonly ChatMessage[],
+  tools: readonly unknown[] | null,
+  addGenerationPrompt: boolean,
+  slices: Slices,
+): Promise<Segment[]> {
+  const list = new SegmentList();
+  const steps = renderSteps(list, messages, tools, addGenerationPrompt);
+  while (!steps.next().done) await slices.giveWay();
+  return list.finish();
+}
+
+/** Renders into `list`; each step takes well below a millisecond. */
+function* renderSteps(
+  list: SegmentList,
+  messages: readonly ChatMessage[],
+  tools: readonly unknown[] | null,
+  addGenerationPrompt: boolean,
+): Generator<void, void> {
   if (tools !== null && tools.length > 0) {
     list.marker(SYSTEM_MARKER);
     list.text("tool_declare");
     list.marker(MIDDLE);
-    list.text(sortedCompactJson(tools));
+    list.text(yield* writeSteps(tools, SORTED_JSON));
     list.marker(END);
   }
-  for (const message of messages) renderMessage(list, message);
+  for (const message of messages) {
+    yield* renderMessage(list, message);
+    yield;
+  }
   if (addGenerationPrompt) {
     list.marker("<|im_assistant|>");
     list.text("assistant");
     list.marker(MIDDLE);
   }
-  return list.finish();
 }
 
-function renderMessage(list: SegmentList, message: ChatMessage): void {
+function* renderMessage(list: SegmentList, message: ChatMessage): Generator<void, void> {
   const role = message.role === "developer" ? "system" : message.role;
   list.marker(MARKER_OF_ROLE.get(role) ?? SYSTEM_MARKER);
   list.text(message.name || role);
@@ -119,7 +151,7 @@ function renderMessage(list: SegmentList, message: ChatMessage): void {
       list.text(call.id);
       list.marker(CALL_ARGUMENTS);
       const given = call.function.arguments;
-      list.text(typeof given === "string" ? given : spacedJson(given));
+      list.text(typeof given === "string" ? given : yield* writeSteps(given, SPACED_JSON));
       list.marker(CALL_END);
     }
     list.marker(CALLS_END);
@@ -132,40 +164,47 @@ function contentText(content: ChatMessage["content"]): string {
   return typeof content === "string" ? content : content.map((part) => part.text).join("");
 }
 
-/** JSON without spaces, the keys of every object in code point order, non-ASCII as it is. */
+/** Without spaces, the keys of every object in code point order, non-ASCII as it is. */
+const SORTED_JSON: JsonStyle = {
+  ...COMPACT_JSON,
+  order(keys) {
+    // All keys of one object are sorted at once.
+    if (keys.length > MAX_TOOL_KEYS) {
+      throw new RequestError(
+        `read field "tools": wanted objects of at most ${MAX_TOOL_KEYS} keys, found ${keys.length}`,
+        "tools",
+      );
+    }
+    return keys.sort(compareCodePoints);
+  },
+};
+
+/** As chat templates write: `, ` and `: ` between parts, keys as they came. */
+const SPACED_JSON: JsonStyle = { comma: ", ", colon: ": ", order: (keys) => keys };
+
 export function sortedCompactJson(value: unknown): string {
-  return writeJson(value, ",", ":", (keys) => keys.sort(compareCodePoints));
+  const writer = new JsonWriter(value, SORTED_JSON);
+  writer.step(Infinity);
+  return writer.text;
 }
 
-/** JSON as chat templates write it: `, ` and `: ` between parts, keys as they came. */
-function spacedJson(value: unknown): string {
-  return writeJson(value, ", ", ": ", (keys) => keys);
-}
-
-function writeJson(
-  value: unknown,
-  comma: string,
-  colon: string,
-  order: (keys: string[]) => string[],
-): string {
-  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
-  if (Array.isArray(value)) {
-    return `[${value.map((item) => writeJson(item, comma, colon, order)).join(comma)}]`;
-  }
-  const record = value as Readonly<Record<string, unknown>>;
-  const fields = order(Object.keys(record)).map((key) =>
-    JSON.stringify(key) + colon + writeJson(record[key], comma, colon, order)
-  );
-  return `{${fields.join(comma)}}`;
+function* writeSteps(value: unknown, style: JsonStyle): Generator<void, string> {
+  const writer = new JsonWriter(value, style);
+  while (!writer.step(SLICE_ITEMS)) yield;
+  return writer.text;
 }
 
 /** The order of Python's `sorted`; JavaScript's own compares UTF-16 units. */
 function compareCodePoints(a: string, b: string): number {
-  const left = Array.from(a, (character) => character.codePointAt(0)!);
-  const right = Array.from(b, (character) => character.codePointAt(0)!);
-  const shared = Math.min(left.length, right.length);
-  for (let i = 0; i < shared; i++) {
-    if (left[i] !== right[i]) return left[i]! - right[i]!;
-  }
-  return left.length - right.length;
+  const shared = Math.min(a.length, b.length);
+  let at = 0;
+  while (at < shared && a.charCodeAt(at) === b.charCodeAt(at)) at++;
+  if (at === shared) return a.length - b.length;
+  // Both have the first half of a character before here: then that character differs.
+  if (at > 0 && isFirstHalf(a.charCodeAt(at - 1))) at--;
+  return a.codePointAt(at)! - b.codePointAt(at)!;
+}
+
+function isFirstHalf(unit: number): boolean {
+  return unit >= 0xd800 && unit < 0xdc00;
 }

@@ -1,7 +1,8 @@
 /** `kedge keys`: makes, lists and revokes API keys. */
 import { UsageError } from "../errors.ts";
-import { createKey, hashKey, type Scope, type StoredKey } from "../keys/api_key.ts";
+import { createKey, hashKey, type StoredKey } from "../keys/api_key.ts";
 import { changeKeyFile, defaultKeyFile, KEY_NAME, readKeyFileOrNone } from "../keys/key_file.ts";
+import type { Scope } from "../keys/scope.ts";
 
 export interface KeyFileOptions {
   readonly file?: string;

@@ -16,6 +16,14 @@ export interface ModelOptions {
   readonly context?: number;
 }
 
+/** Tells an operator how a load goes. */
+export interface LoadReport {
+  show(progress: StartProgress): void;
+  finish(bytes: number, seconds: number): void;
+  /** Before the message of an error. */
+  clear(): void;
+}
+
 /** Where the embedded model lies. */
 const EMBEDDED_MODEL = decodeURIComponent(
   new URL("../../models/kedge-tiny", import.meta.url).pathname,
@@ -25,9 +33,11 @@ const EMBEDDED_MODEL = decodeURIComponent(
  * Loads a model and resolves when the first request can run. The Worker starts while this thread
  * reads the tokenizer. Throws UsageError, ModelError or DeviceError.
  */
-export async function openModel(options: ModelOptions): Promise<AppDependencies> {
+export async function openModel(
+  options: ModelOptions,
+  display: LoadReport = new LoadDisplay(options.model ?? EMBEDDED_MODEL),
+): Promise<AppDependencies> {
   const modelDirectory = options.model ?? EMBEDDED_MODEL;
-  const display = new LoadDisplay(modelDirectory);
   try {
     const [engine, folder] = await Promise.all([
       startEngine(
@@ -55,7 +65,7 @@ function createTokenizer({ tokenizer, config }: ModelFolder): Tokenizer {
 }
 
 /** The device, then how far its weights are. */
-class LoadDisplay {
+class LoadDisplay implements LoadReport {
   readonly #progress: Progress;
 
   constructor(modelDirectory: string) {

@@ -2,6 +2,8 @@
  * Readers of the command line's values: text in, number out, or one line that says what was wanted.
  */
 import { InvalidArgumentError } from "commander";
+import { isOrigin } from "../http/origin.ts";
+import { type Scope, SCOPES } from "../keys/scope.ts";
 
 /** Reads a whole number in [lowest, highest]; throws InvalidArgumentError naming the range. */
 export function wholeNumber(lowest: number, highest: number): (text: string) => number {
@@ -29,4 +31,19 @@ export function decimalNumber(lowest: number, highest: number): (text: string) =
 export function nonEmpty(text: string): string {
   if (text === "") throw new InvalidArgumentError("wanted at least one character");
   return text;
+}
+
+/** Reads one more origin of web pages; throws InvalidArgumentError for a pattern or a path. */
+export function origins(text: string, before: readonly string[]): readonly string[] {
+  if (!isOrigin(text)) throw new InvalidArgumentError("wanted an origin like https://chat.example");
+  return [...before, text];
+}
+
+/** Reads scopes between commas; throws InvalidArgumentError naming them. */
+export function scopes(text: string): readonly Scope[] {
+  const found = [...new Set(text.split(","))];
+  if (!found.every((word): word is Scope => (SCOPES as readonly string[]).includes(word))) {
+    throw new InvalidArgumentError(`wanted some of ${SCOPES.join(",")}`);
+  }
+  return found;
 }

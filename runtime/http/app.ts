@@ -1,46 +1,80 @@
-/** The HTTP application: which path is answered by what. Requests are never logged. */
+/** The HTTP application: who is let in, and which path is answered by what. */
 import { type Context, Hono } from "hono";
 import { NotFoundError } from "../errors.ts";
+import type { KeyRing } from "../keys/key_ring.ts";
+import { authenticate } from "./auth.ts";
 import { answerChat } from "./chat.ts";
 import { answerCompletion } from "./completions.ts";
 import { errorResponse, MethodError } from "./errors.ts";
 import type { AppDependencies } from "./generation.ts";
-import { showHealth, showWelcome } from "./health.ts";
+import { allowOrigins, guardOrigin, limitHead } from "./guards.ts";
+import { showHealth, showLife, showReadiness, showWelcome } from "./health.ts";
+import { MeasuredEngine } from "./measured_engine.ts";
+import { Metrics, showMetrics } from "./metrics.ts";
 import { listModels, showModel } from "./models.ts";
+import { observe, usageOf } from "./observe.ts";
 import { answerDetokenize, answerTokenize } from "./tokenize.ts";
 
 export type { AppDependencies } from "./generation.ts";
+
+/** Who is let in. */
+export interface DoorOptions {
+  /** null: whoever reaches the server may use it. */
+  readonly keys: KeyRing | null;
+  /** Names that a server on a loopback address answers to; null: on another address, to any. */
+  readonly names: ReadonlySet<string> | null;
+  /** Origins of web pages that may use the server. */
+  readonly origins: readonly string[];
+}
+
+const OPEN_DOOR: DoorOptions = { keys: null, names: null, origins: [] };
 
 /**
  * @example
  * ```ts
  * const app = createApp({ engine, tokenizer, generation });
- * Deno.serve({ port: 8080 }, app.fetch);
+ * Deno.serve({ port: 8080 }, (request, info) => app.fetch(request, info));
  * ```
  */
-export function createApp(deps: AppDependencies): Hono {
+export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR): Hono {
   const app = new Hono();
+  const metrics = new Metrics(deps.engine);
   app.onError((error) => errorResponse(error));
   app.notFound(() => errorResponse(new NotFoundError("find route: wanted a known path")));
+
+  app.use(observe(metrics));
+  app.use(limitHead());
+  if (door.names !== null) app.use(guardOrigin(door.names, door.origins));
+  if (door.origins.length > 0) app.use(allowOrigins(door.origins));
+  if (door.keys !== null) app.use(authenticate(door.keys));
 
   type Handler = (context: Context) => Response | Promise<Response>;
   const get = (path: string, handler: Handler) => {
     app.get(path, handler);
     app.all(path, () => refuseMethod("GET, HEAD"));
   };
-  const post = (path: string, handler: Handler) => {
-    app.post(path, handler);
+  const post = (
+    path: string,
+    handler: (deps: AppDependencies, http: Request) => Response | Promise<Response>,
+  ) => {
+    app.post(path, ({ req: { raw } }) => {
+      const engine = new MeasuredEngine(deps.engine, metrics, usageOf(raw));
+      return handler({ ...deps, engine }, raw);
+    });
     app.all(path, () => refuseMethod("POST"));
   };
 
   get("/", () => showWelcome(deps));
   get("/health", () => showHealth(deps));
+  get("/livez", () => showLife(deps));
+  get("/readyz", () => showReadiness(deps));
+  get("/metrics", (context) => showMetrics(metrics, deps.engine, context.req.query("experts")));
   get("/v1/models", () => listModels(deps));
   get("/v1/models/:id", (context) => showModel(deps, context.req.param("id") ?? ""));
-  post("/v1/chat/completions", (context) => answerChat(deps, context.req.raw));
-  post("/v1/completions", (context) => answerCompletion(deps, context.req.raw));
-  post("/tokenize", (context) => answerTokenize(deps, context.req.raw));
-  post("/detokenize", (context) => answerDetokenize(deps, context.req.raw));
+  post("/v1/chat/completions", answerChat);
+  post("/v1/completions", answerCompletion);
+  post("/tokenize", answerTokenize);
+  post("/detokenize", answerDetokenize);
   return app;
 }
 

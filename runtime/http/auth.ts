@@ -2,8 +2,9 @@
 import type { MiddlewareHandler } from "hono";
 import type { OwnerLimits } from "../engine/engine.ts";
 import { AuthenticationError, PermissionError } from "../errors.ts";
-import { allows, type Scope } from "../keys/api_key.ts";
+import { allows } from "../keys/api_key.ts";
 import type { KeyRing } from "../keys/key_ring.ts";
+import type { Scope } from "../keys/scope.ts";
 
 export interface Owner {
   /** The key's name; "" where no keys are asked for. */

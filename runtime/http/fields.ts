@@ -1,6 +1,7 @@
 /** Request fields: bounded schemas whose refusals name field, wanted and found. */
 import { z } from "zod";
 import { RequestError } from "../errors.ts";
+import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
 
 /**
@@ -40,9 +41,50 @@ export function parseFields<T extends z.ZodType>(schema: T, body: JsonObject): z
   const result = schema.safeParse(body);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
-  const field = fieldName(issue.path);
+  refuse(issue, issue.path, body);
+}
+
+/** A list of `least` to `most` items, each to be checked by `item` in slices. */
+export interface LongList<T extends z.ZodType> {
+  readonly field: string;
+  readonly item: T;
+  readonly least: number;
+  readonly most: number;
+}
+
+/** The items of a list field, checked; null when the field is not given. */
+export async function parseList<T extends z.ZodType>(
+  { field, item, least, most }: LongList<T>,
+  body: JsonObject,
+  slices: Slices,
+): Promise<z.output<T>[] | null> {
+  const list = Object.hasOwn(body, field) ? body[field] : null;
+  if (list === null || list === undefined) return null;
+  if (!Array.isArray(list) || list.length < least || list.length > most) {
+    const message = `a list of ${least} to ${most} items`;
+    refuse({ message }, [field], body);
+  }
+  const items: z.output<T>[] = [];
+  for (const [at, value] of list.entries()) {
+    const result = item.safeParse(value);
+    if (!result.success) {
+      const issue = result.error.issues[0]!;
+      refuse(issue, [field, at, ...issue.path], body);
+    }
+    items.push(result.data);
+    await slices.giveWay();
+  }
+  return items;
+}
+
+function refuse(
+  { message }: { readonly message: string },
+  path: readonly PropertyKey[],
+  body: JsonObject,
+): never {
+  const field = fieldName(path);
   throw new RequestError(
-    `read field "${field}": wanted ${issue.message}, found ${describe(valueAt(body, issue.path))}`,
+    `read field "${field}": wanted ${message}, found ${describe(valueAt(body, path))}`,
     field,
   );
 }

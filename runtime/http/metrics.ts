@@ -170,7 +170,12 @@ function addEngineMetrics(registry: Registry, engine: Engine): void {
     return pages === 0 ? 0 : 1 - freePages / pages;
   });
   // The engine counts; a restarted one from 0, as counters may.
-  const counter = (name: string, help: string, labels: Record<string, string>, read: () => number) =>
+  const counter = (
+    name: string,
+    help: string,
+    labels: Record<string, string>,
+    read: () => number,
+  ) =>
     new Counter({
       name,
       help,
@@ -181,11 +186,19 @@ function addEngineMetrics(registry: Registry, engine: Engine): void {
         this.inc(labels, read());
       },
     });
-  counter("vllm:num_preemptions_total", "Sequences that gave way", model, () =>
-    engine.stats.preemptions);
+  counter(
+    "vllm:num_preemptions_total",
+    "Sequences that gave way",
+    model,
+    () => engine.stats.preemptions,
+  );
   counter("kedge_steps_total", "Steps run", {}, () => engine.stats.steps);
-  counter("kedge_device_wait_seconds_total", "Waits for the device", {}, () =>
-    engine.stats.deviceWaitMs / 1_000);
+  counter(
+    "kedge_device_wait_seconds_total",
+    "Waits for the device",
+    {},
+    () => engine.stats.deviceWaitMs / 1_000,
+  );
   counter("kedge_engine_restarts_total", "Restarts of the engine", {}, () => engine.restarts);
   addStateMetrics(registry, engine);
 }
@@ -246,11 +259,21 @@ function addStateMetrics(registry: Registry, engine: Engine): void {
   });
 }
 
+/** GET /metrics; `?experts=1` adds the use of the experts. */
+export async function showMetrics(
+  metrics: Metrics,
+  engine: Engine,
+  experts: string | undefined,
+): Promise<Response> {
+  const text = await metrics.text() + (experts === "1" ? await expertMetricsText(engine) : "");
+  return new Response(text, { headers: { "content-type": metrics.contentType } });
+}
+
 /**
  * The tokens that were routed to each expert: thousands of series, so they are apart. "" while
  * there is no engine to ask. `layer` counts the layers that have experts, from 0.
  */
-export async function expertMetricsText(engine: Engine): Promise<string> {
+async function expertMetricsText(engine: Engine): Promise<string> {
   if (engine.state === "recovering" || engine.state === "failed") return "";
   const { expertCount, tokens } = await engine.expertUse();
   const lines = [

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { RequestError } from "../errors.ts";
 import * as limits from "../limits.ts";
+import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
 import {
   anyText,
@@ -12,6 +13,7 @@ import {
   numberFrom,
   optional,
   parseFields,
+  parseList,
   textFrom,
   wanted,
 } from "./fields.ts";
@@ -35,7 +37,7 @@ const stop = z.unknown().optional().transform((value, context): readonly string[
 
 /**
  * `logit_bias` as OpenAI's object of ids and as llama-server's list of pairs, in which false bans a
- * token; parsed to pairs. Ids are checked against the vocabulary by `checkBias`.
+ * token; parsed to pairs. Ids are checked against the vocabulary by `checkGeneration`.
  */
 const logitBias = z.unknown().optional().transform(
   (value, context): readonly [number, number][] => {
@@ -55,10 +57,11 @@ const logitBias = z.unknown().optional().transform(
       if (!Array.isArray(pair) || pair.length !== 2) return refuse("a pair of id and bias", [at]);
       const id = isList ? pair[0] : wholeNumber(pair[0]);
       const bias = isList && pair[1] === false ? -limits.MAX_LOGIT_BIAS : pair[1];
-      const path = isList ? [at] : [String(pair[0])];
       if (typeof id !== "number" || !Number.isSafeInteger(id) || id < 0) {
-        return refuse("a token id", path);
+        // A key that is no id is any text of the client's.
+        return isList ? refuse("a token id", [at]) : refuse("token ids as keys");
       }
+      const path = [isList ? at : String(pair[0])];
       if (typeof bias !== "number" || !(Math.abs(bias) <= limits.MAX_LOGIT_BIAS)) {
         return refuse(`a bias from -${limits.MAX_LOGIT_BIAS} to ${limits.MAX_LOGIT_BIAS}`, path);
       }
@@ -85,7 +88,9 @@ const generationFields = {
   // -1 is how some clients write "all tokens"; 0 means the same.
   top_k: optional(integerFrom(-1, limits.MAX_TOP_K_TOKENS)),
   min_p: optional(numberFrom(0, 1)),
+  // llama-server's name and TabbyAPI's.
   typical_p: optional(numberFrom(0, 1)),
+  typical: optional(numberFrom(0, 1)),
   frequency_penalty: penalty,
   presence_penalty: penalty,
   // vLLM's name and llama-server's.
@@ -125,8 +130,8 @@ const toolCall = z.object({
   type: optional(z.literal("function", wanted('"function"'))),
   function: z.object({
     name: textFrom(1, limits.MAX_NAME_CHARACTERS),
-    arguments: z.union(
-      [z.string(), z.record(z.string(), z.unknown())],
+    arguments: z.custom<string | JsonObject>(
+      (value) => typeof value === "string" || isObject(value),
       wanted("a string or an object"),
     ),
   }, wanted("an object")),
@@ -151,17 +156,18 @@ const message = z.object({
   }
 });
 
+const toolShape = z.object({
+  type: z.literal("function", wanted('"function"')),
+  function: z.object({
+    name: textFrom(1, limits.MAX_NAME_CHARACTERS),
+    description: optional(anyText),
+    parameters: optional(z.custom<JsonObject>(isObject, wanted("an object"))),
+  }, wanted("an object")),
+});
+
 /** Loose: the prompt shows the model the tool as the client wrote it, with all its keys. */
 const tool = z.custom<JsonObject>(isObject, wanted("an object")).superRefine((value, context) => {
-  const shape = z.object({
-    type: z.literal("function", wanted('"function"')),
-    function: z.object({
-      name: textFrom(1, limits.MAX_NAME_CHARACTERS),
-      description: optional(anyText),
-      parameters: optional(z.custom<JsonObject>(isObject, wanted("an object"))),
-    }, wanted("an object")),
-  });
-  for (const { path, message } of shape.safeParse(value).error?.issues ?? []) {
+  for (const { path, message } of toolShape.safeParse(value).error?.issues ?? []) {
     context.addIssue({ code: "custom", path, message, input: value });
   }
 });
@@ -170,13 +176,19 @@ function isObject(value: unknown): boolean {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-export const messagesField = listFrom(message, 1, limits.MAX_MESSAGES);
-export const toolsField = optional(listFrom(tool, 0, limits.MAX_TOOLS));
+const messagesField = { field: "messages", item: message, least: 1, most: limits.MAX_MESSAGES };
+const toolsField = { field: "tools", item: tool, least: 0, most: limits.MAX_TOOLS };
+
+/** A conversation, checked; `messages`: null when there are none. */
+export async function parseConversation(body: JsonObject, slices: Slices) {
+  return {
+    messages: await parseList(messagesField, body, slices),
+    tools: await parseList(toolsField, body, slices),
+  };
+}
 
 const chatSchema = z.object({
   ...generationFields,
-  messages: messagesField,
-  tools: toolsField,
   max_completion_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
   logprobs: optional(flag),
   top_logprobs: optional(integerFrom(0, limits.MAX_LOGPROBS)),
@@ -242,20 +254,42 @@ function completionSchema(vocabularySize: number) {
   });
 }
 
-export type ChatRequest = z.output<typeof chatSchema>;
+type ChatMessages = NonNullable<Awaited<ReturnType<typeof parseConversation>>["messages"]>;
+
+export interface ChatRequest extends z.output<typeof chatSchema> {
+  readonly messages: ChatMessages;
+  readonly tools: readonly JsonObject[] | null;
+}
 export type CompletionRequest = z.output<ReturnType<typeof completionSchema>>;
 /** The fields that both routes share. */
 export type GenerationFields = Omit<CompletionRequest, "prompt" | "echo" | "logprobs">;
 
-export function parseChatRequest(body: JsonObject, size: number): ChatRequest {
+export async function parseChatRequest(
+  body: JsonObject,
+  vocabularySize: number,
+  slices: Slices,
+): Promise<ChatRequest> {
   refuseFields(body, [...REFUSED, ...REFUSED_IN_CHAT]);
-  return checkGeneration(parseFields(chatSchema, body), size);
+  const fields = checkGeneration(parseFields(chatSchema, body), vocabularySize);
+  const { messages, tools } = await parseConversation(body, slices);
+  if (messages === null) {
+    const message = `a list of 1 to ${limits.MAX_MESSAGES} items`;
+    throw new RequestError(`read field "messages": wanted ${message}, found none`, "messages");
+  }
+  return { ...fields, messages, tools };
 }
 
-export function parseCompletionRequest(body: JsonObject, size: number): CompletionRequest {
+export function parseCompletionRequest(
+  body: JsonObject,
+  vocabularySize: number,
+): CompletionRequest {
   refuseFields(body, [...REFUSED, ...REFUSED_IN_COMPLETIONS]);
-  return checkGeneration(parseFields(completionSchema(size), body), size);
+  const fields = parseFields(completionSchema(vocabularySize), body);
+  return checkGeneration(fields, vocabularySize);
 }
+
+/** Two names of one field: given both, they must agree. */
+const ALIASES = [["repetition_penalty", "repeat_penalty"], ["typical_p", "typical"]] as const;
 
 /** What one field alone can't tell. */
 function checkGeneration<T extends GenerationFields>(fields: T, size: number): T {
@@ -264,9 +298,10 @@ function checkGeneration<T extends GenerationFields>(fields: T, size: number): T
   };
   const beyond = fields.logit_bias.find(([id]) => id >= size);
   if (beyond !== undefined) refuse("logit_bias", `token ids below ${size}`, beyond[0]);
-  const { repetition_penalty: penalty, repeat_penalty: other } = fields;
-  if (typeof penalty === "number" && typeof other === "number" && penalty !== other) {
-    refuse("repeat_penalty", `what "repetition_penalty" says, or no value`, other);
+  for (const [name, alias] of ALIASES) {
+    const value = fields[name], other = fields[alias];
+    if (typeof value !== "number" || typeof other !== "number" || value === other) continue;
+    refuse(alias, `what "${name}" says, or no value`, other);
   }
   return fields;
 }

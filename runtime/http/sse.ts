@@ -1,9 +1,11 @@
 /**
  * Server-sent events over a pull stream: the source is advanced only when the connection wants more
- * bytes, so a slow reader holds back its own generation and nothing piles up here.
+ * bytes, so a slow reader holds back its own generation and nothing piles up here but one write.
  */
-import { KEEP_ALIVE_MS, STREAM_WRITE_BYTES } from "../limits.ts";
+import { EngineError, type KedgeError } from "../errors.ts";
+import { KEEP_ALIVE_MS, SLOW_READER_MS, STREAM_WRITE_CHARACTERS } from "../limits.ts";
 import { errorBody } from "./errors.ts";
+import { ClientLeftError } from "./lifetime.ts";
 
 const HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
@@ -13,55 +15,81 @@ const HEADERS = {
 };
 
 export interface SseOptions {
-  /** Called once when the client goes away before the end; it must make the source end soon. */
-  readonly leave: () => Promise<unknown>;
+  /** Makes the source end soon: the client went away, or does not read. Called once at most. */
+  readonly stop: (reason: KedgeError) => Promise<unknown>;
   /** Called once when the stream is over, whoever ended it. */
   readonly end: () => void;
   /** Milliseconds of silence before a comment keeps the connection alive. */
   readonly keepAliveMs?: number;
+  /** Milliseconds that one write may wait for its reader. */
+  readonly slowReaderMs?: number;
 }
 
 const KEEP_ALIVE = ": keep-alive\n\n";
 
 /**
  * Answers with one `data:` event for each value of `events` as JSON, then `data: [DONE]`. A source
- * that throws ends the stream with an error event in place of `[DONE]`. Values that are there at
- * the same time are sent in one write.
+ * that throws ends the stream with an error event in place of `[DONE]`, and so does a reader that
+ * leaves a write waiting for too long. Values that are there at the same time are sent in one write.
  */
 export function sseResponse(events: AsyncGenerator<unknown>, options: SseOptions): Response {
+  const { keepAliveMs = KEEP_ALIVE_MS, slowReaderMs = SLOW_READER_MS } = options;
   const encoder = new TextEncoder();
-  const source = new EventSource(events, options.keepAliveMs ?? KEEP_ALIVE_MS);
-  let open = true;
+  const reader = new EventReader(events, keepAliveMs);
+  let isOpen = true;
+  let timer: ReturnType<typeof setTimeout> | undefined;
   const close = () => {
-    open = false;
+    isOpen = false;
+    clearTimeout(timer);
+    reader.close();
     options.end();
+  };
+  const cutOff = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    const error = new EngineError(
+      `stream the answer: wanted a reader that takes its events within ${slowReaderMs} ms, ` +
+        "found one that does not",
+      "slow_reader",
+    );
+    controller.enqueue(encoder.encode(errorEvent(error)));
+    controller.close();
+    close();
+    void options.stop(error);
   };
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      const { text, last } = await source.read();
+      clearTimeout(timer);
+      const { text, isLast } = await reader.read();
       // The client may have left during the wait, and a cancelled stream takes nothing more.
-      if (!open) return;
+      if (!isOpen) return;
       controller.enqueue(encoder.encode(text));
-      if (!last) return;
-      close();
-      controller.close();
+      if (isLast) {
+        close();
+        controller.close();
+      } else {
+        timer = setTimeout(() => cutOff(controller), slowReaderMs);
+      }
     },
     async cancel() {
       close();
-      source.stop();
-      await options.leave();
+      await options.stop(new ClientLeftError());
     },
   }, { highWaterMark: 0 });
   return new Response(body, { headers: HEADERS });
 }
 
+function errorEvent(error: unknown): string {
+  return `data: ${JSON.stringify(errorBody(error))}\n\n`;
+}
+
+/** Text for one write. */
 interface Written {
   readonly text: string;
-  readonly last: boolean;
+  /** Whether nothing follows. */
+  readonly isLast: boolean;
 }
 
 /** The text of what is ready, or of a comment when nothing is for long. */
-class EventSource {
+class EventReader {
   readonly #events: AsyncGenerator<unknown>;
   readonly #keepAliveMs: number;
   /** The value that was asked for and has not come. */
@@ -75,19 +103,19 @@ class EventSource {
 
   async read(): Promise<Written> {
     let written = await this.#wait(this.#keepAliveMs);
-    if (written === null) return { text: KEEP_ALIVE, last: false };
+    if (written === null) return { text: KEEP_ALIVE, isLast: false };
     let text = written.text;
-    while (!written.last && text.length < STREAM_WRITE_BYTES) {
+    while (!written.isLast && text.length < STREAM_WRITE_CHARACTERS) {
       const more = await this.#ready();
       if (more === null) break;
       text += more.text;
       written = more;
     }
-    return { text, last: written.last };
+    return { text, isLast: written.isLast };
   }
 
   /** Ends the wait of a `read` under way. */
-  stop(): void {
+  close(): void {
     clearTimeout(this.#timer);
   }
 
@@ -117,9 +145,9 @@ class EventSource {
     try {
       const { done, value } = await this.#events.next();
       const text = done === true ? "[DONE]" : JSON.stringify(value);
-      return { text: `data: ${text}\n\n`, last: done === true };
+      return { text: `data: ${text}\n\n`, isLast: done === true };
     } catch (error) {
-      return { text: `data: ${JSON.stringify(errorBody(error))}\n\n`, last: true };
+      return { text: errorEvent(error), isLast: true };
     }
   }
 }

@@ -1,10 +1,7 @@
 /** API keys: how they are made, and what of them is kept. */
 import { createHash } from "node:crypto";
 import type { OwnerLimits } from "../engine/engine.ts";
-
-/** "infer": models and tokens. "metrics": /metrics. "admin": everything. */
-export const SCOPES = ["infer", "admin", "metrics"] as const;
-export type Scope = typeof SCOPES[number];
+import type { Scope } from "./scope.ts";
 
 /** What is kept of a key. The key itself is nowhere. */
 export interface StoredKey {

@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { UsageError } from "../errors.ts";
 import { MAX_KEY_FILE_BYTES, MAX_KEYS, QUEUE_REQUESTS_MAX } from "../limits.ts";
-import { SCOPES, type StoredKey } from "./api_key.ts";
+import type { StoredKey } from "./api_key.ts";
+import { SCOPES } from "./scope.ts";
 
 /** Letters, digits and `. _ -`: names appear in logs and in the scheduler's accounts. */
 export const KEY_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;

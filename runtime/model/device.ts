@@ -7,12 +7,8 @@
  *
  * Life of a device: `declare` -> `write`/`writeScales` for each tensor -> `configure` -> steps.
  * One step: `begin(plan)`, `embed()`, per layer one mixer and one feed-forward block, `logits()`,
- * `finish()`. The next step may begin before the result of the last one is taken; at most
- * STEPS_IN_FLIGHT are under way.
+ * `finish()`. The next step may begin before the result of the last one is taken, but not one more.
  */
-
-/** Steps whose results may be outstanding at once: one runs while the next is encoded. */
-export const STEPS_IN_FLIGHT = 2;
 
 /** How the elements of a weight matrix are stored. `fp8` is e4m3fn (no infinities, NaN 0x7f). */
 export type WeightFormat = "f32" | "f16" | "bf16" | "fp8";
@@ -176,7 +172,7 @@ export interface Candidates {
 }
 
 export interface StepResult {
-  /** One per logit row: 1 where any logit of the row is NaN or +infinite, else 0. */
+  /** One per logit row: 1 where any logit of the row is NaN or infinite, else 0. */
   readonly nonFinite: Uint8Array;
   /** null on a device whose whole rows cost nothing to read. */
   readonly candidates: Candidates | null;

@@ -1,7 +1,9 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { EngineError, OverloadedError, RequestError } from "../../runtime/errors.ts";
+import { GREEDY_SAMPLING } from "../../runtime/engine/sampling.ts";
 import { tinyGeneration, tinyTokenizer } from "../tools/tiny_text.ts";
 import { appOver, eventsOf, FakeEngine, post, type Script } from "./fake_engine.ts";
+import { collectLog } from "./log_lines.ts";
 
 const PATH = "/v1/chat/completions";
 const messages = [{ role: "user", content: "Hello!" }];
@@ -102,6 +104,7 @@ Deno.test("chat: sampling fields reach the engine, defaults where absent", async
     max_completion_tokens: 5,
   });
   deepEqual(engine.requests[0]!.sampling, {
+    ...GREEDY_SAMPLING,
     temperature: 2,
     topP: 0.5,
     topK: 7,
@@ -112,10 +115,75 @@ Deno.test("chat: sampling fields reach the engine, defaults where absent", async
   const plain = await ask({}, { temperature: null, seed: null, top_k: -1 });
   const { temperature, topP, minP } = tinyGeneration;
   const { seed, ...rest } = plain.engine.requests[0]!.sampling;
-  deepEqual(rest, { temperature, topP, topK: 0, minP });
+  const { seed: _, ...neutral } = GREEDY_SAMPLING;
+  deepEqual(rest, { ...neutral, temperature, topP, topK: 0, minP });
   ok(Number.isSafeInteger(seed) && seed >= 0);
   const again = await ask({}, { seed: -1 });
   ok(again.engine.requests[0]!.sampling.seed !== seed, "the random seed is the same twice");
+});
+
+Deno.test("chat: penalties and biases reach the engine", async () => {
+  const { engine } = await ask({}, {
+    typical_p: 0.9,
+    frequency_penalty: 0.5,
+    presence_penalty: -0.25,
+    repeat_penalty: 1.25,
+    logit_bias: { "7": -100, "9": 2.5 },
+  });
+  const { typicalP, frequencyPenalty, presencePenalty, repetitionPenalty, logitBias } =
+    engine.requests[0]!.sampling;
+  deepEqual([typicalP, frequencyPenalty, presencePenalty, repetitionPenalty], [
+    0.9,
+    0.5,
+    -0.25,
+    1.25,
+  ]);
+  deepEqual(logitBias, [[7, -100], [9, 2.5]]);
+});
+
+Deno.test("chat: a full queue is refused before the body is read, and says when to return", async () => {
+  const engine = new FakeEngine();
+  engine.placesMax = 0;
+  let isRead = false;
+  const body = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      isRead = true;
+      controller.close();
+    },
+  }, { highWaterMark: 0 });
+  const response = await appOver(engine).request(
+    "/v1/chat/completions",
+    { method: "POST", body, duplex: "half" } as RequestInit,
+  );
+  equal(response.status, 503);
+  equal(response.headers.get("retry-after"), "7");
+  equal((await response.json()).error.code, "server_overloaded");
+  equal(isRead, false);
+});
+
+Deno.test("chat: every place is given back, however a request ends", async () => {
+  const engine = new FakeEngine({ output: "word ".repeat(50) });
+  const app = appOver(engine);
+  const send = (fields: object) => post(app, "/v1/chat/completions", { messages, ...fields });
+  await (await send({})).text();
+  await (await send({ stream: true })).text();
+  await send({ temperature: "canary" });
+  await send({ model: "canary" });
+  await post(app, "/v1/chat/completions", "no JSON");
+  const left = await send({ stream: true });
+  await left.body!.cancel();
+  equal(engine.places, 0);
+  equal(engine.reserved.length, 6);
+});
+
+Deno.test("chat: return_progress streams how far the prompt is", async () => {
+  const { response } = await ask({ progress: [3, 8] }, { stream: true, return_progress: true });
+  const progress = (await eventsOf(response)).flatMap((event) => event.prompt_progress ?? []);
+  deepEqual(progress.map(({ processed, total, cache }) => [processed, total, cache]), [
+    [3, 8, 0],
+    [8, 8, 0],
+  ]);
+  ok(progress.every(({ time_ms }) => time_ms >= 0));
 });
 
 Deno.test("chat: max_tokens ends with reason length; 0 only reads the prompt", async () => {
@@ -257,23 +325,19 @@ Deno.test("chat: an engine that fails on the way gives a status or an event", as
   }
 });
 
-Deno.test("chat: a mistake of the server tells the client nothing and prints no text", async () => {
-  const printed: string[] = [];
-  const { error: original } = console;
-  console.error = (...parts: unknown[]) => void printed.push(parts.join(" "));
-  try {
-    const value = new TypeError("canary in the message");
-    for (const stream of [false, true]) {
-      const { response } = await ask({ error: { at: 1, value } }, { stream });
-      const text = await response.text();
-      ok(text.includes("internal_error"));
-      equal(text.includes("canary"), false);
-    }
-  } finally {
-    console.error = original;
+Deno.test("chat: a mistake of the server tells the client nothing and logs no text", async () => {
+  const lines = collectLog();
+  const value = new TypeError("canary in the message");
+  for (const stream of [false, true]) {
+    const { response } = await ask({ error: { at: 1, value } }, { stream });
+    const text = await response.text();
+    ok(text.includes("internal_error"));
+    equal(text.includes("canary"), false);
   }
-  equal(printed.length, 2);
-  for (const line of printed) ok(line.includes("TypeError") && !line.includes("canary"));
+  const faults = lines.filter(({ level }) => level === "ERROR");
+  equal(faults.length, 2);
+  for (const { frames } of faults) ok(frames.includes("TypeError"));
+  equal(JSON.stringify(lines).includes("canary"), false);
 });
 
 Deno.test("chat: a stream waits for nobody: it begins before a slow first token", async () => {
@@ -292,7 +356,8 @@ Deno.test("chat: a reader that stops reading holds the engine back", async () =>
   const reader = response.body!.getReader();
   for (let read = 0; read < 5; read++) await reader.read();
   await new Promise((resolve) => setTimeout(resolve, 20));
-  ok(engine.delivered < 20, `${engine.delivered} tokens were taken from the engine`);
+  // What is ready goes out in writes of some KB, one for each read.
+  ok(engine.delivered < 150, `${engine.delivered} tokens were taken from the engine`);
   await reader.cancel();
   equal(engine.running, 0);
 });

@@ -24,6 +24,8 @@ export interface Script {
   readonly ends?: boolean;
   /** Milliseconds before each token. */
   readonly tokenMs?: number;
+  /** Prompt tokens that are said to be computed, in order, when asked. */
+  readonly progress?: readonly number[];
   /** Thrown before the token of this index; index -1: at once. */
   readonly error?: { readonly at: number; readonly value: unknown };
 }
@@ -119,12 +121,15 @@ export class FakeEngine implements Engine {
 
   async *#run(
     request: GenerateRequest,
-    { output = "Hello there!", ends = true, tokenMs = 0, error }: Script,
+    { output = "Hello there!", ends = true, tokenMs = 0, progress = [], error }: Script,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<GenerateEvent> {
     if (error?.at === -1) throw error.value;
     const ids = typeof output === "string" ? Array.from(tinyTokenizer.encode(output)) : [...output];
     if (ends) ids.push(request.stopIds[0]!);
+    for (const processed of request.progress ? progress : []) {
+      yield { type: "progress", processed, total: 8 };
+    }
     if (request.promptLogprobs) {
       const logprobs = Array.from(request.promptIds.subarray(1), (id) => logprobOf(request, id)!);
       yield { type: "prompt", logprobs };

@@ -70,7 +70,8 @@ Deno.test("routes: unknown paths and wrong methods are error objects", async () 
     equal(response.headers.get("allow"), "POST");
     await errorOf(response, 405);
   }
-  for (const path of ["/", "/health", "/v1/models", "/v1/models/kedge-tiny"]) {
+  const readable = ["/", "/health", "/livez", "/readyz", "/metrics", "/v1/models"];
+  for (const path of [...readable, "/v1/models/kedge-tiny"]) {
     for (const method of ["POST", "DELETE", "PUT", "OPTIONS"]) {
       const response = await app.request(path, { method });
       equal(response.headers.get("allow"), "GET, HEAD");
@@ -100,16 +101,39 @@ Deno.test("models: the list, one, and others that are not there", async () => {
   }
 });
 
-Deno.test("health: ok while the engine runs, 503 after it failed", async () => {
+Deno.test("probes: what each says in each state of the engine", async () => {
   const engine = new FakeEngine();
   const own = appOver(engine);
-  const healthy = await own.request("/health");
-  equal(healthy.status, 200);
-  deepEqual(await healthy.json(), { status: "ok" });
+  for (
+    const [state, health, life, readiness] of [
+      ["ready", 200, 200, 200],
+      ["recovering", 503, 200, 503],
+      ["draining", 503, 200, 503],
+      ["failed", 503, 503, 503],
+    ] as const
+  ) {
+    engine.state = state;
+    for (
+      const [path, status] of [["/health", health], ["/livez", life], [
+        "/readyz",
+        readiness,
+      ]] as const
+    ) {
+      const response = await own.request(path);
+      equal(response.status, status, `${path} ${state}`);
+      const body = await response.json();
+      if (path !== "/health") deepEqual(body, { status: state });
+      else if (status === 200) deepEqual(body, { status: "ok" });
+      else deepEqual([body.error.code, body.error.type], [503, "unavailable_error"]);
+      const head = await own.request(path, { method: "HEAD" });
+      deepEqual([head.status, await head.text()], [status, ""]);
+    }
+  }
+  engine.state = "ready";
   engine.failure = new Error("lost");
-  const failed = await own.request("/health");
-  equal(failed.status, 503);
-  equal((await failed.json()).error.type, "unavailable_error");
+  for (const path of ["/health", "/livez", "/readyz"]) {
+    equal((await own.request(path)).status, 503, path);
+  }
 });
 
 Deno.test("tokenize: both spellings, one answer", async () => {

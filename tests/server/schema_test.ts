@@ -32,6 +32,11 @@ const BOTH_NUMBERS: Readonly<Record<string, [least: number, most: number]>> = {
   top_p: [0, 1],
   top_k: [-1, limits.MAX_TOP_K_TOKENS],
   min_p: [0, 1],
+  typical_p: [0, 1],
+  frequency_penalty: [-limits.MAX_PENALTY, limits.MAX_PENALTY],
+  presence_penalty: [-limits.MAX_PENALTY, limits.MAX_PENALTY],
+  repetition_penalty: [limits.MIN_REPETITION_PENALTY, limits.MAX_REPETITION_PENALTY],
+  repeat_penalty: [limits.MIN_REPETITION_PENALTY, limits.MAX_REPETITION_PENALTY],
   seed: [-1, Number.MAX_SAFE_INTEGER],
   n: [1, 1],
 };
@@ -43,7 +48,16 @@ const NUMBERS = {
   },
   "/v1/completions": { ...BOTH_NUMBERS, logprobs: [0, limits.MAX_LOGPROBS] },
 } as const;
-const FRACTIONS = new Set(["temperature", "top_p", "min_p"]);
+const FRACTIONS = new Set([
+  "temperature",
+  "top_p",
+  "min_p",
+  "typical_p",
+  "frequency_penalty",
+  "presence_penalty",
+  "repetition_penalty",
+  "repeat_penalty",
+]);
 
 for (const path of PATHS) {
   for (const [name, [least, most]] of Object.entries(NUMBERS[path])) {
@@ -88,10 +102,17 @@ const BAD_BOTH: readonly [field: string, value: unknown, param?: string][] = [
   ["stop", "\ud83d"],
   ["response_format", { type: "json_object" }],
   ["response_format", "canary"],
-  ["logit_bias", { 5: 1 }],
-  ["presence_penalty", 0.5],
-  ["frequency_penalty", -1],
-  ["repetition_penalty", 1.1],
+  ["logit_bias", "canary"],
+  ["logit_bias", { canary: 1 }],
+  ["logit_bias", { "-1": 1 }],
+  ["logit_bias", { 5: 100.1 }, "logit_bias.5"],
+  ["logit_bias", { 5: "1" }, "logit_bias.5"],
+  ["logit_bias", { 4294967295: 1 }],
+  ["logit_bias", [5, 1], "logit_bias[0]"],
+  ["logit_bias", [[5, true]], "logit_bias[0]"],
+  ["logit_bias", [[5.5, 1]], "logit_bias[0]"],
+  ["logit_bias", Array(limits.MAX_LOGIT_BIASES + 1).fill([5, 1])],
+  ["return_progress", 1],
   ["grammar", "root ::= canary"],
 ];
 const BAD: Readonly<Record<Path, typeof BAD_BOTH>> = {
@@ -178,6 +199,8 @@ for (const path of PATHS) {
         { response_format: { type: "text" }, logit_bias: {}, presence_penalty: 0 },
         { frequency_penalty: 0, repetition_penalty: 1, grammar: null, user: "u", best_of: 1 },
         { stop: null, stream_options: null, tools: null, functions: null, suffix: "" },
+        { logit_bias: { 5: 1, 7: -100 }, repetition_penalty: 1.1, repeat_penalty: 1.1 },
+        { logit_bias: [[5, 0.5], [6, false]], presence_penalty: 0.5, frequency_penalty: -1 },
         { stop: [], stream: false, n: 1, canary: { a: [1] }, "__proto__x": 1 },
         { stop: Array(limits.MAX_STOPS).fill("x".repeat(limits.MAX_STOP_CHARACTERS)) },
       ]

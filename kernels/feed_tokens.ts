@@ -1,0 +1,36 @@
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { read, type Recorder, write } from "./gpu/recorder.ts";
+import source from "./feed_tokens.wgsl" with { type: "text" };
+
+const PARAMS = { row_count: "u32" } as const;
+const THREADS = 64;
+
+export type FeedTokensPipeline = Pipeline<typeof PARAMS>;
+
+export const feedTokensKernel = defineKernel({
+  name: "feed_tokens",
+  source,
+  bindings: ["read", "read", "write"],
+  params: PARAMS,
+});
+
+export function compileFeedTokens(gpu: Gpu): Promise<FeedTokensPipeline> {
+  return feedTokensKernel.compile(gpu);
+}
+
+/**
+ * tokens[row] = the best token of row feeds[row] of `best` (see top_tokens.wgsl), where feeds[row]
+ * is not 0xffffffff; feeds and tokens u32 [rowCount].
+ */
+export function feedTokens(
+  recorder: Recorder,
+  pipeline: FeedTokensPipeline,
+  feeds: GPUBuffer,
+  best: GPUBuffer,
+  tokens: GPUBuffer,
+  rowCount: number,
+): void {
+  const uses = [read(feeds), read(best), write(tokens)];
+  recorder.dispatch(pipeline, uses, { row_count: rowCount }, [Math.ceil(rowCount / THREADS)]);
+}

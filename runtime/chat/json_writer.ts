@@ -1,0 +1,82 @@
+/** JSON text in steps, so that a large value does not hold the thread. */
+
+export interface JsonStyle {
+  /** Between items. */
+  readonly comma: string;
+  /** Between a key and its value. */
+  readonly colon: string;
+  /** Puts the keys of an object in order, in place. */
+  readonly order: (keys: string[]) => string[];
+}
+
+/** As JSON.stringify writes. */
+export const COMPACT_JSON: JsonStyle = { comma: ",", colon: ":", order: (keys) => keys };
+
+/** A list or an object that is open at the place reached. */
+interface Frame {
+  /** An object's keys; null for a list. */
+  readonly keys: readonly string[] | null;
+  readonly values: readonly unknown[] | Readonly<Record<string, unknown>>;
+  readonly length: number;
+  /** Items written. */
+  at: number;
+}
+
+/** Values of plain data: of other objects, the own fields are written. */
+export class JsonWriter {
+  readonly #style: JsonStyle;
+  readonly #frames: Frame[] = [];
+  #parts: string[] = [];
+  #text = "";
+
+  constructor(value: unknown, style: JsonStyle = COMPACT_JSON) {
+    this.#style = style;
+    this.#begin(value);
+  }
+
+  /** All that is written. */
+  get text(): string {
+    return this.#text;
+  }
+
+  /** Writes about `values` values more; true when all are written. */
+  step(values: number): boolean {
+    for (let count = 0; count < values && this.#frames.length > 0; count++) this.#next();
+    this.#text += this.#parts.join("");
+    this.#parts = [];
+    return this.#frames.length === 0;
+  }
+
+  #next(): void {
+    const frame = this.#frames.at(-1)!;
+    const { keys, values, at, length } = frame;
+    if (at === length) {
+      this.#parts.push(keys === null ? "]" : "}");
+      this.#frames.pop();
+      return;
+    }
+    frame.at++;
+    if (at > 0) this.#parts.push(this.#style.comma);
+    if (keys === null) return this.#begin((values as readonly unknown[])[at]);
+    const key = keys[at]!;
+    this.#parts.push(JSON.stringify(key), this.#style.colon);
+    this.#begin((values as Readonly<Record<string, unknown>>)[key]);
+  }
+
+  /** Writes a scalar; opens a list or an object. */
+  #begin(value: unknown): void {
+    if (typeof value !== "object" || value === null) {
+      this.#parts.push(JSON.stringify(value) ?? "null");
+    } else if (Array.isArray(value)) {
+      this.#parts.push("[");
+      this.#frames.push({ keys: null, values: value, length: value.length, at: 0 });
+    } else {
+      const values = value as Readonly<Record<string, unknown>>;
+      const keys = this.#style.order(
+        Object.keys(values).filter((key) => values[key] !== undefined),
+      );
+      this.#parts.push("{");
+      this.#frames.push({ keys, values, length: keys.length, at: 0 });
+    }
+  }
+}
