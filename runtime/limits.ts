@@ -151,9 +151,9 @@ export const PENDING_EVENTS_MAX = 256;
 export const SLOW_READER_MS = 30_000;
 /** A busy Worker that says nothing for this long is stuck; a step takes well below a second. */
 export const WATCHDOG_MS = 10_000;
-/** A Worker that dies this often within RESTART_WINDOW_MS is not started again. */
-export const RESTARTS_MAX = 3;
-export const RESTART_WINDOW_MS = 60_000;
+/** An engine that dies this often within DEATHS_WINDOW_MS is not started again. */
+export const DEATHS_MAX = 3;
+export const DEATHS_WINDOW_MS = 60_000;
 
 // Command line.
 
@@ -192,7 +192,7 @@ export const KEEP_ALIVE_MS = 10_000;
 export const STREAM_WRITE_CHARACTERS = 16 * 1024;
 /** Bytes of a body looked at between two looks at the clock: well below 1 ms. */
 export const BODY_SLICE_BYTES = 128 * 1024;
-/** Items of a list checked or written between two looks at the clock: well below 1 ms. */
-export const SLICE_ITEMS = 256;
+/** Items of a list written between two looks at the clock: well below 1 ms. */
+export const SLICE_ITEMS = 64;
 /** Keys of one object of a tool: they are sorted at once, in about 3 ms. */
 export const MAX_TOOL_KEYS = 4_096;

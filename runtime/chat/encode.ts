@@ -15,15 +15,12 @@ export async function encodeSegments(
   segments: readonly Segment[],
   slices = new Slices(),
 ): Promise<Uint32Array> {
-  const parts: Uint32Array[] = [];
-  for (const segment of segments) {
-    parts.push(
-      segment.trusted
-        ? Uint32Array.of(markerId(tokenizer, segment.text))
-        : await encodeSlices(tokenizer, segment.text, false, slices),
-    );
+  const ids = new IdList();
+  for (const { text, trusted } of segments) {
+    if (trusted) ids.push(markerId(tokenizer, text));
+    else ids.append(await encodeSlices(tokenizer, text, false, slices));
   }
-  return concatenate(parts);
+  return ids.take();
 }
 
 /** Encodes one text; with `allowSpecial`, special strings in it become special tokens. */
@@ -52,6 +49,10 @@ async function encodeSlices(
   allowSpecial: boolean,
   slices: Slices,
 ): Promise<Uint32Array> {
+  if (text.length <= ENCODE_SLICE_CHARACTERS) {
+    await slices.giveWay();
+    return tokenizer.encode(text, allowSpecial);
+  }
   // The start and the end copy the whole text: milliseconds by themselves when it is megabytes.
   const isLong = text.length > LONG_CHARACTERS;
   if (isLong) await slices.turn();
@@ -68,12 +69,31 @@ async function encodeSlices(
 /** Texts that take a millisecond or so to copy. */
 const LONG_CHARACTERS = 256 * 1024;
 
-function concatenate(parts: readonly Uint32Array[]): Uint32Array {
-  const ids = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    ids.set(part, offset);
-    offset += part.length;
+/** One growing array: a conversation has tens of thousands of segments of a few ids. */
+class IdList {
+  #ids = new Uint32Array(1024);
+  #length = 0;
+
+  push(id: number): void {
+    this.#reserve(1);
+    this.#ids[this.#length++] = id;
   }
-  return ids;
+
+  append(ids: Uint32Array): void {
+    this.#reserve(ids.length);
+    this.#ids.set(ids, this.#length);
+    this.#length += ids.length;
+  }
+
+  take(): Uint32Array {
+    return this.#ids.slice(0, this.#length);
+  }
+
+  #reserve(more: number): void {
+    const wanted = this.#length + more;
+    if (wanted <= this.#ids.length) return;
+    const larger = new Uint32Array(Math.max(wanted, 2 * this.#ids.length));
+    larger.set(this.#ids);
+    this.#ids = larger;
+  }
 }

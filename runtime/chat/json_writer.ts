@@ -16,21 +16,24 @@ export const COMPACT_JSON: JsonStyle = { comma: ",", colon: ":", order: (keys) =
 interface Frame {
   /** An object's keys; null for a list. */
   readonly keys: readonly string[] | null;
-  readonly values: readonly unknown[] | Readonly<Record<string, unknown>>;
+  readonly values: ArrayLike<unknown> | Readonly<Record<string, unknown>>;
   readonly length: number;
   /** Items written. */
   at: number;
 }
 
-/** Values of plain data: of other objects, the own fields are written. */
+/** Writes plain data, typed lists of ids among it; of other objects their own fields. */
 export class JsonWriter {
   readonly #style: JsonStyle;
+  readonly #levels: number;
   readonly #frames: Frame[] = [];
   #parts: string[] = [];
   #text = "";
 
-  constructor(value: unknown, style: JsonStyle = COMPACT_JSON) {
+  /** `levels`: values nested deeper are small, and written at once by JSON.stringify. */
+  constructor(value: unknown, style: JsonStyle = COMPACT_JSON, levels = Infinity) {
     this.#style = style;
+    this.#levels = levels;
     this.#begin(value);
   }
 
@@ -57,17 +60,17 @@ export class JsonWriter {
     }
     frame.at++;
     if (at > 0) this.#parts.push(this.#style.comma);
-    if (keys === null) return this.#begin((values as readonly unknown[])[at]);
+    if (keys === null) return this.#begin((values as ArrayLike<unknown>)[at]);
     const key = keys[at]!;
     this.#parts.push(JSON.stringify(key), this.#style.colon);
     this.#begin((values as Readonly<Record<string, unknown>>)[key]);
   }
 
-  /** Writes a scalar; opens a list or an object. */
+  /** Writes a value that is not to be taken apart; opens any other. */
   #begin(value: unknown): void {
-    if (typeof value !== "object" || value === null) {
+    if (typeof value !== "object" || value === null || this.#frames.length >= this.#levels) {
       this.#parts.push(JSON.stringify(value) ?? "null");
-    } else if (Array.isArray(value)) {
+    } else if (Array.isArray(value) || value instanceof Uint32Array) {
       this.#parts.push("[");
       this.#frames.push({ keys: null, values: value, length: value.length, at: 0 });
     } else {

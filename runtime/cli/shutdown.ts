@@ -44,10 +44,15 @@ export class AnswerCount {
   }
 }
 
-/** Resolves when the engine has failed for good. */
+/** Resolves when the engine has failed for good. Logs each restart before. */
 export function failureOf(engine: Engine): Promise<void> {
+  let { restarts } = engine;
   return new Promise((resolve) => {
     const look = setInterval(() => {
+      if (engine.restarts !== restarts) {
+        restarts = engine.restarts;
+        serverLog.warning("the engine failed and starts again: {restarts} so far", { restarts });
+      }
       if (engine.state !== "failed") return;
       clearInterval(look);
       resolve();

@@ -2,6 +2,7 @@
 import { UsageError } from "../errors.ts";
 import {
   CONTEXT_TOKENS_DEFAULT,
+  DEATHS_MAX,
   MAX_CONTEXT_TOKENS,
   MAX_MEMORY_BYTES,
   QUEUE_REQUESTS_DEFAULT,
@@ -33,10 +34,11 @@ export interface StartOptions {
   readonly queueRequests?: number | undefined;
   /** f16 unless results are compared with an oracle. */
   readonly latentFormat?: "f16" | "f32" | undefined;
-  /** For tests: what is to go wrong, and how soon it is noticed. */
+  /** For tests: what is to go wrong, how soon it is noticed, how often it may. */
   readonly faults?: FaultPlan;
   readonly watchdogMs?: number;
   readonly slowReaderMs?: number;
+  readonly deathsMax?: number;
 }
 
 /**
@@ -68,6 +70,7 @@ export async function startEngine(
     admission: { slots, queueRequests, queueTokens: QUEUE_TOKENS_MAX },
     watchdogMs: options.watchdogMs ?? WATCHDOG_MS,
     slowReaderMs: options.slowReaderMs ?? SLOW_READER_MS,
+    deathsMax: options.deathsMax ?? DEATHS_MAX,
   });
 }
 

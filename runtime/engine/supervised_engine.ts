@@ -3,7 +3,7 @@
  * lives, and starts another when it does not.
  */
 import { EngineError, type KedgeError, OverloadedError } from "../errors.ts";
-import { RESTART_WINDOW_MS, RESTARTS_MAX } from "../limits.ts";
+import { DEATHS_WINDOW_MS } from "../limits.ts";
 import { Admission, type AdmissionLimits } from "./admission.ts";
 import type {
   Engine,
@@ -25,6 +25,8 @@ export interface SupervisionOptions {
   readonly watchdogMs: number;
   /** A reader that stays behind for this long is cut off. */
   readonly slowReaderMs: number;
+  /** An engine that dies this often within DEATHS_WINDOW_MS is not started again. */
+  readonly deathsMax: number;
 }
 
 /** Looks at the Worker this many times in the watchdog's time. */
@@ -40,7 +42,8 @@ export class SupervisedEngine implements Engine {
   readonly #admission: Admission;
   readonly #deaths: number[] = [];
   readonly #useWaiters: PromiseWithResolvers<Use>[] = [];
-  readonly #watchdog: ReturnType<typeof setInterval>;
+  /** Looks while there are requests. */
+  #watchdog: ReturnType<typeof setInterval> | undefined;
   #thread: WorkerThread;
   #model: ModelInfo;
   #stats: EngineStats;
@@ -48,7 +51,7 @@ export class SupervisedEngine implements Engine {
   #failure: KedgeError | null = null;
   #restarts = 0;
   #lastId = 0;
-  /** When the Worker last said something or was given its first work. */
+  /** When the Worker last said something, or was given work after a rest. */
   #heard = 0;
 
   constructor(
@@ -60,12 +63,6 @@ export class SupervisedEngine implements Engine {
     this.#model = started.model;
     this.#stats = started.stats;
     this.#admission = new Admission(options.admission);
-    this.#watchdog = setInterval(
-      () => this.#look(),
-      Math.ceil(options.watchdogMs / WATCHDOG_LOOKS),
-    );
-    // The watchdog alone keeps no process alive.
-    Deno.unrefTimer(this.#watchdog);
     this.#listen();
   }
 
@@ -113,7 +110,7 @@ export class SupervisedEngine implements Engine {
       onCutOff: () => this.#send({ type: "cancel", id }),
       slowReaderMs: this.options.slowReaderMs,
     });
-    if (this.#queues.size === 0) this.#heard = began;
+    if (this.#queues.size === 0) this.#watch();
     this.#queues.set(id, queue);
     const cancel = () => {
       this.#send({ type: "cancel", id });
@@ -137,6 +134,7 @@ export class SupervisedEngine implements Engine {
       signal?.removeEventListener("abort", cancel);
       queue.close();
       this.#queues.delete(id);
+      if (this.#queues.size === 0) clearInterval(this.#watchdog);
       if (!over && !signal?.aborted) this.#send({ type: "cancel", id });
     }
   }
@@ -154,7 +152,6 @@ export class SupervisedEngine implements Engine {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#watchdog);
     this.#state = "failed";
     this.#failure ??= new EngineError("run the request: the engine was closed", "engine_closed");
     this.#endAll(this.#failure);
@@ -170,7 +167,8 @@ export class SupervisedEngine implements Engine {
     const thread = this.#thread;
     thread.listen(
       (message) => this.#receive(message),
-      (error) => this.#replace(thread, error, "ask"),
+      // Its thread has ended.
+      (error) => this.#replace(thread, error, "kill"),
     );
   }
 
@@ -190,6 +188,12 @@ export class SupervisedEngine implements Engine {
       if (queue === undefined) continue; // cancelled while the step ran
       queue.push("event" in item ? item.event : fromWire(item.error));
     }
+  }
+
+  #watch(): void {
+    this.#heard = performance.now();
+    const everyMs = Math.ceil(this.options.watchdogMs / WATCHDOG_LOOKS);
+    this.#watchdog = setInterval(() => this.#look(), everyMs);
   }
 
   /** The watchdog's look. A paused request alone gives the Worker nothing to say. */
@@ -215,10 +219,10 @@ export class SupervisedEngine implements Engine {
     const now = performance.now();
     const wasDraining = this.#state === "draining";
     this.#deaths.push(now);
-    const recent = this.#deaths.filter((moment) => now - moment < RESTART_WINDOW_MS);
+    const recent = this.#deaths.filter((moment) => now - moment < DEATHS_WINDOW_MS);
     const ended = how === "ask" ? thread.close() : thread.kill();
     this.#endAll(engineRestarted(error));
-    if (wasDraining || recent.length >= RESTARTS_MAX) return this.#fail(error);
+    if (wasDraining || recent.length >= this.options.deathsMax) return this.#fail(error);
     this.#state = "recovering";
     void this.#restart(ended);
   }
@@ -242,7 +246,6 @@ export class SupervisedEngine implements Engine {
   #fail(error: KedgeError): void {
     this.#state = "failed";
     this.#failure ??= error;
-    clearInterval(this.#watchdog);
   }
 
   /** Ends every request with `error`. */

@@ -1,93 +1,84 @@
 /** POST /v1/chat/completions */
 import { encodeSegments } from "../chat/encode.ts";
-import { renderChat } from "../chat/template.ts";
-import type { GenerateRequest, Place } from "../engine/engine.ts";
+import { renderChatInSlices } from "../chat/template.ts";
+import type { GenerateRequest } from "../engine/engine.ts";
 import { STREAM_STATUS_WAIT_MS } from "../limits.ts";
-import { ownerOf } from "./auth.ts";
 import { readJsonObject } from "./body.ts";
 import {
   type AppDependencies,
   checkModel,
-  clientLeft,
   generateText,
   type PlacedToken,
   planGeneration,
   progressOf,
-  reservePlace,
   responseId,
   type TextEvent,
   timingsOf,
   unixSeconds,
   usageOf,
-  whileClientWaits,
 } from "./generation.ts";
-import { chatLogprob } from "./logprobs.ts";
+import { answerJson } from "./json_answer.ts";
+import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
+import { type ChatLogprob, chatLogprob } from "./logprobs.ts";
 import { type ChatRequest, parseChatRequest } from "./schema.ts";
 import { sseResponse, startSource } from "./sse.ts";
 
 /** One request on its way to an answer. */
 interface ChatJob {
   readonly deps: AppDependencies;
+  readonly life: Lifetime;
   readonly fields: ChatRequest;
   readonly request: GenerateRequest;
   readonly id: string;
   readonly created: number;
-  /** In milliseconds of performance.now(). */
-  readonly began: number;
 }
 
-export async function answerChat(deps: AppDependencies, http: Request): Promise<Response> {
-  const place = reservePlace(deps, http);
-  try {
-    const job = await readJob(deps, http);
-    if (job.fields.stream) return await streamed(job, place);
-    const answer = await whole(job, http);
-    place.release();
-    return answer;
-  } catch (error) {
-    place.release();
-    throw error;
-  }
+export function answerChat(deps: AppDependencies, http: Request): Promise<Response> {
+  return answerWithin(deps, http, async (life) => {
+    const job = await readJob(deps, http, life);
+    return job.fields.stream ? await streamed(job) : await whole(job);
+  });
 }
 
-async function readJob(deps: AppDependencies, http: Request): Promise<ChatJob> {
-  const began = performance.now();
-  const fields = parseChatRequest(await readJsonObject(http), deps.engine.model.vocabularySize);
-  checkModel(deps.engine, fields.model);
-  const segments = renderChat(fields.messages, fields.tools ?? null);
-  const promptIds = await encodeSegments(deps.tokenizer, segments);
+async function readJob(deps: AppDependencies, http: Request, life: Lifetime): Promise<ChatJob> {
+  const { engine, tokenizer } = deps;
+  const { slices } = life;
+  const body = await readJsonObject(http, life.bodyReadMs, slices);
+  const fields = await parseChatRequest(body, engine.model.vocabularySize, slices);
+  checkModel(engine, fields.model);
+  const segments = await renderChatInSlices(fields.messages, fields.tools, true, slices);
+  life.hold([estimateTokens(segments.reduce((sum, { text }) => sum + text.length, 0))]);
+  const promptIds = await encodeSegments(tokenizer, segments, slices);
   const wantedTokens = fields.max_completion_tokens ?? fields.max_tokens ?? null;
   return {
     deps,
+    life,
     fields,
     request: {
-      ...planGeneration(deps, fields, promptIds, "messages", wantedTokens, ownerOf(http)),
+      ...planGeneration(deps, fields, promptIds, "messages", wantedTokens, life.owner),
       logprobs: fields.logprobs ? fields.top_logprobs ?? 0 : null,
     },
     id: responseId("chatcmpl-"),
     created: unixSeconds(),
-    began,
   };
 }
 
-async function whole(job: ChatJob, http: Request): Promise<Response> {
-  const { deps, fields, request } = job;
+async function whole(job: ChatJob): Promise<Response> {
+  const { deps, fields, life, request } = job;
   let content = "";
-  const tokens: PlacedToken[] = [];
-  const end = await whileClientWaits(http, async (signal) => {
-    for await (const event of generateText(deps, request, fields.stop, signal)) {
-      if (event.type === "delta") {
-        content += event.text;
-        tokens.push(...event.tokens);
-      } else if (event.type === "end") {
-        return event;
-      }
+  const logprobs: ChatLogprob[] = [];
+  let end: Extract<TextEvent, { type: "end" }> | null = null;
+  for await (const event of generateText(deps, request, fields.stop, life.signal)) {
+    if (event.type === "delta") {
+      content += event.text;
+      logprobs.push(...logprobsOf(job, event.tokens));
+    } else if (event.type === "end") {
+      end = event;
     }
-    return null;
-  });
-  if (end === null) return clientLeft();
+  }
   const promptTokens = request.promptIds.length;
-  return Response.json({
+  const { reason, timings, completionTokens } = end!;
+  return await answerJson({
     id: job.id,
     object: "chat.completion",
     created: job.created,
@@ -95,26 +86,19 @@ async function whole(job: ChatJob, http: Request): Promise<Response> {
     choices: [{
       index: 0,
       message: { role: "assistant", content, refusal: null },
-      logprobs: logprobsOf(job, tokens),
-      finish_reason: end.reason,
+      logprobs: request.logprobs === null ? null : { content: logprobs, refusal: null },
+      finish_reason: reason,
     }],
-    usage: usageOf(promptTokens, end.completionTokens),
-    ...(end.timings && { timings: timingsOf(end.timings, promptTokens, end.completionTokens) }),
-  });
+    usage: usageOf(promptTokens, completionTokens),
+    ...(timings && { timings: timingsOf(timings, promptTokens, completionTokens) }),
+  }, life.slices);
 }
 
-async function streamed(job: ChatJob, place: Place): Promise<Response> {
-  const abort = new AbortController();
-  const texts = generateText(job.deps, job.request, job.fields.stop, abort.signal);
+async function streamed(job: ChatJob): Promise<Response> {
+  const { life } = job;
+  const texts = generateText(job.deps, job.request, job.fields.stop, life.signal);
   const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
-  const chunks = chatChunks(job, started);
-  return sseResponse(chunks, {
-    leave() {
-      abort.abort();
-      return texts.return(undefined);
-    },
-    end: () => place.release(),
-  });
+  return sseResponse(chatChunks(job, started), texts, life);
 }
 
 async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): AsyncGenerator<unknown> {
@@ -135,7 +119,9 @@ async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): Async
     choices: [{
       index: 0,
       delta,
-      logprobs: tokens.length > 0 ? logprobsOf(job, tokens) : null,
+      logprobs: tokens.length > 0 && request.logprobs !== null
+        ? { content: logprobsOf(job, tokens), refusal: null }
+        : null,
       finish_reason: finishReason,
     }],
     // A client that asked for usage finds the field in every chunk, filled in the last.
@@ -146,7 +132,7 @@ async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): Async
     if (event.type === "delta") {
       yield chunk({ content: event.text }, event.tokens, null);
     } else if (event.type === "progress") {
-      yield { ...chunk({}, [], null), ...progressOf(event, job.began) };
+      yield { ...chunk({}, [], null), ...progressOf(event, job.life.began) };
     } else if (event.type === "end") {
       const promptTokens = request.promptIds.length;
       const { timings, completionTokens } = event;
@@ -162,11 +148,9 @@ async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): Async
 }
 
 /** The stop token is no part of the message, so it is not listed. */
-function logprobsOf(job: ChatJob, tokens: readonly PlacedToken[]) {
+function logprobsOf(job: ChatJob, tokens: readonly PlacedToken[]): ChatLogprob[] {
   const { deps, request } = job;
-  if (request.logprobs === null) return null;
-  const content = tokens.flatMap(({ id, logprob }) =>
+  return tokens.flatMap(({ id, logprob }) =>
     logprob === null || request.stopIds.includes(id) ? [] : [chatLogprob(deps.tokenizer, logprob)]
   );
-  return { content, refusal: null };
 }

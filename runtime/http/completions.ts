@@ -1,25 +1,23 @@
 /** POST /v1/completions */
 import { encodeText } from "../chat/encode.ts";
 import { TextStream } from "../chat/text_stream.ts";
-import type { GenerateRequest, Place } from "../engine/engine.ts";
-import { DEFAULT_COMPLETION_TOKENS, STREAM_STATUS_WAIT_MS } from "../limits.ts";
-import { ownerOf } from "./auth.ts";
+import type { GenerateRequest, TokenLogprob } from "../engine/engine.ts";
+import { DEFAULT_COMPLETION_TOKENS, SLICE_ITEMS, STREAM_STATUS_WAIT_MS } from "../limits.ts";
 import { readJsonObject } from "./body.ts";
 import {
   type AppDependencies,
   checkModel,
-  clientLeft,
   generateText,
   planGeneration,
   progressOf,
-  reservePlace,
   responseId,
   type TextEvent,
   timingsOf,
   unixSeconds,
   usageOf,
-  whileClientWaits,
 } from "./generation.ts";
+import { answerJson } from "./json_answer.ts";
+import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
 import { LegacyLogprobs } from "./logprobs.ts";
 import { mergeSources } from "./merge.ts";
 import { type CompletionRequest, parseCompletionRequest } from "./schema.ts";
@@ -42,49 +40,52 @@ interface Piece {
 
 interface CompletionJob {
   readonly deps: AppDependencies;
+  readonly life: Lifetime;
   readonly fields: CompletionRequest;
   /** One request a prompt. */
   readonly requests: readonly GenerateRequest[];
   readonly promptTokens: number;
   readonly head: Readonly<Record<string, unknown>>;
-  /** In milliseconds of performance.now(). */
-  readonly began: number;
 }
 
-export async function answerCompletion(deps: AppDependencies, http: Request): Promise<Response> {
-  const place = reservePlace(deps, http);
-  try {
-    const job = await readJob(deps, http);
-    if (job.fields.stream) return await streamed(job, place);
-    const answer = await whole(job, http);
-    place.release();
-    return answer;
-  } catch (error) {
-    place.release();
-    throw error;
-  }
+export function answerCompletion(deps: AppDependencies, http: Request): Promise<Response> {
+  return answerWithin(deps, http, async (life) => {
+    const job = await readJob(deps, http, life);
+    return job.fields.stream ? await streamed(job) : await whole(job);
+  });
 }
 
-async function readJob(deps: AppDependencies, http: Request): Promise<CompletionJob> {
-  const began = performance.now();
+async function readJob(
+  deps: AppDependencies,
+  http: Request,
+  life: Lifetime,
+): Promise<CompletionJob> {
   const { model } = deps.engine;
-  const fields = parseCompletionRequest(await readJsonObject(http), model.vocabularySize);
+  const { slices } = life;
+  const body = await readJsonObject(http, life.bodyReadMs, slices);
+  const fields = parseCompletionRequest(body, model.vocabularySize);
   checkModel(deps.engine, fields.model);
+  life.hold(
+    fields.prompt.map((prompt) =>
+      typeof prompt === "string" ? estimateTokens(prompt.length) : prompt.length
+    ),
+  );
   const requests: GenerateRequest[] = [];
   for (const prompt of fields.prompt) {
     const promptIds = typeof prompt === "string"
-      ? await encodeText(deps.tokenizer, prompt)
+      ? await encodeText(deps.tokenizer, prompt, false, slices)
       : Uint32Array.from(prompt);
     const wantedTokens = fields.max_tokens ?? DEFAULT_COMPLETION_TOKENS;
     const logprobs = fields.logprobs ?? null;
     requests.push({
-      ...planGeneration(deps, fields, promptIds, "prompt", wantedTokens, ownerOf(http)),
+      ...planGeneration(deps, fields, promptIds, "prompt", wantedTokens, life.owner),
       logprobs,
       promptLogprobs: fields.echo === true && logprobs !== null,
     });
   }
   return {
     deps,
+    life,
     fields,
     requests,
     promptTokens: requests.reduce((sum, request) => sum + request.promptIds.length, 0),
@@ -94,11 +95,10 @@ async function readJob(deps: AppDependencies, http: Request): Promise<Completion
       created: unixSeconds(),
       model: model.id,
     },
-    began,
   };
 }
 
-async function whole(job: CompletionJob, http: Request): Promise<Response> {
+async function whole(job: CompletionJob): Promise<Response> {
   const choices = job.requests.map((_, index) => ({
     index,
     text: "",
@@ -108,31 +108,21 @@ async function whole(job: CompletionJob, http: Request): Promise<Response> {
     finish_reason: null as string | null,
   }));
   const ends: EndEvent[] = [];
-  await whileClientWaits(http, async (signal) => {
-    for await (const piece of allPieces(job, signal)) {
-      const choice = choices[piece.index]!;
-      choice.text += piece.text;
-      if (piece.logprobs !== null) choice.logprobs?.append(piece.logprobs);
-      if (piece.end === null) continue;
-      choice.finish_reason = piece.end.reason;
-      ends.push(piece.end);
-    }
-  });
-  if (ends.length < choices.length) return clientLeft();
-  return Response.json({ ...job.head, choices, ...countsOf(job, ends) });
+  for await (const piece of allPieces(job)) {
+    const choice = choices[piece.index]!;
+    choice.text += piece.text;
+    if (piece.logprobs !== null) choice.logprobs?.append(piece.logprobs);
+    if (piece.end === null) continue;
+    choice.finish_reason = piece.end.reason;
+    ends.push(piece.end);
+  }
+  return await answerJson({ ...job.head, choices, ...countsOf(job, ends) }, job.life.slices);
 }
 
-async function streamed(job: CompletionJob, place: Place): Promise<Response> {
-  const abort = new AbortController();
-  const pieces = allPieces(job, abort.signal);
+async function streamed(job: CompletionJob): Promise<Response> {
+  const pieces = allPieces(job);
   const started = await startSource(pieces, STREAM_STATUS_WAIT_MS);
-  return sseResponse(completionChunks(job, started), {
-    leave() {
-      abort.abort();
-      return pieces.return(undefined);
-    },
-    end: () => place.release(),
-  });
+  return sseResponse(completionChunks(job, started), pieces, job.life);
 }
 
 async function* completionChunks(
@@ -150,7 +140,7 @@ async function* completionChunks(
       choices: [choice],
       ...(usageWanted && { usage: null }),
       ...(timings && { timings }),
-      ...(progress && progressOf(progress, job.began)),
+      ...(progress && progressOf(progress, job.life.began)),
     };
   }
   if (usageWanted) yield { ...job.head, choices: [], usage: countsOf(job, ends).usage };
@@ -170,9 +160,9 @@ function countsOf(job: CompletionJob, ends: readonly EndEvent[]) {
  * The pieces of all prompts as they come; as many run at a time as there are slots. When one fails
  * the others are aborted.
  */
-async function* allPieces(job: CompletionJob, left: AbortSignal): AsyncGenerator<Piece> {
+async function* allPieces(job: CompletionJob): AsyncGenerator<Piece> {
   const ended = new AbortController();
-  const signal = AbortSignal.any([left, ended.signal]);
+  const signal = AbortSignal.any([job.life.signal, ended.signal]);
   const starts = job.requests.map((request, index) => () => pieces(job, request, index, signal));
   try {
     yield* mergeSources(starts, job.deps.engine.model.slots);
@@ -189,14 +179,10 @@ async function* pieces(
 ): AsyncGenerator<Piece> {
   const { deps, fields } = job;
   let before = 0;
-  if (fields.echo && !request.promptLogprobs) {
-    yield { index, ...echoed(job, request, null), end: null };
-  }
+  if (fields.echo && !request.promptLogprobs) yield* echoed(job, request, index, null);
   for await (const event of generateText(deps, request, fields.stop, signal)) {
     if (event.type === "prompt") {
-      const echo = echoed(job, request, event.logprobs);
-      before = echo.characters;
-      yield { index, text: echo.text, logprobs: echo.logprobs, end: null };
+      before = yield* echoed(job, request, index, event.logprobs);
     } else if (event.type === "progress") {
       yield { index, text: "", logprobs: null, progress: event, end: null };
     } else if (event.type === "delta") {
@@ -214,23 +200,33 @@ async function* pieces(
   }
 }
 
-/** The prompt as text, with the log-probabilities of its tokens 1.. when they were asked for. */
-function echoed(
-  job: CompletionJob,
-  request: GenerateRequest,
-  given: Extract<TextEvent, { type: "prompt" }>["logprobs"] | null,
-) {
-  const { tokenizer } = job.deps;
+/**
+ * The prompt as text, with the log-probabilities of its tokens 1.. when they were asked for, in
+ * pieces that take a fraction of a millisecond. Returns its length in code points.
+ */
+async function* echoed(
+  { deps: { tokenizer }, life }: CompletionJob,
+  { promptIds }: GenerateRequest,
+  index: number,
+  given: readonly TokenLogprob[] | null,
+): AsyncGenerator<Piece, number> {
   const stream = new TextStream(tokenizer, { skipSpecial: false, stops: [] });
-  const logprobs = given === null ? null : new LegacyLogprobs();
   try {
-    let text = "";
-    request.promptIds.forEach((id, at) => {
-      logprobs?.add(tokenizer, id, at === 0 ? null : given![at - 1]!, stream.characters);
-      text += stream.push(id);
-    });
-    text += stream.end();
-    return { text, logprobs, characters: stream.characters };
+    for (let start = 0; start < promptIds.length; start += SLICE_ITEMS) {
+      const logprobs = given === null ? null : new LegacyLogprobs();
+      // Joined at once: a text put together of single tokens is slow for the garbage collector.
+      const texts: string[] = [];
+      const end = Math.min(start + SLICE_ITEMS, promptIds.length);
+      for (let at = start; at < end; at++) {
+        const id = promptIds[at]!;
+        logprobs?.add(tokenizer, id, at === 0 ? null : given![at - 1]!, stream.characters);
+        texts.push(stream.push(id));
+      }
+      if (end === promptIds.length) texts.push(stream.end());
+      yield { index, text: texts.join(""), logprobs, end: null };
+      await life.slices.giveWay();
+    }
+    return stream.characters;
   } finally {
     stream.free();
   }

@@ -72,7 +72,7 @@ export function errorResponse(error: unknown): Response {
     headers.set("retry-after", String(error.retryAfterSeconds));
   }
   if (error instanceof AuthenticationError) headers.set("www-authenticate", 'Bearer realm="kedge"');
-  // What of the request is still to come would be read as the next one.
+  // The rest of the body is in the way of the next request: the client had better close.
   if (error instanceof TimeoutError) headers.set("connection", "close");
   const status = error instanceof KedgeError ? error.status : 500;
   return Response.json(errorBody(error), { status, headers });

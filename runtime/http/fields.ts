@@ -44,37 +44,34 @@ export function parseFields<T extends z.ZodType>(schema: T, body: JsonObject): z
   refuse(issue, issue.path, body);
 }
 
-/** A list of `least` to `most` items, each to be checked by `item` in slices. */
-export interface LongList<T extends z.ZodType> {
+/** A list of `least` to `most` items, each to be checked by `item`. */
+export interface LongList {
   readonly field: string;
-  readonly item: T;
+  readonly item: z.ZodType;
   readonly least: number;
   readonly most: number;
 }
 
-/** The items of a list field, checked; null when the field is not given. */
-export async function parseList<T extends z.ZodType>(
-  { field, item, least, most }: LongList<T>,
+/**
+ * The items of a list field as they came, checked in slices; null when the field is not given. The
+ * caller says what the checks make them.
+ */
+export async function parseList<Item>(
+  { field, item, least, most }: LongList,
   body: JsonObject,
   slices: Slices,
-): Promise<z.output<T>[] | null> {
+): Promise<readonly Item[] | null> {
   const list = Object.hasOwn(body, field) ? body[field] : null;
   if (list === null || list === undefined) return null;
   if (!Array.isArray(list) || list.length < least || list.length > most) {
-    const message = `a list of ${least} to ${most} items`;
-    refuse({ message }, [field], body);
+    refuse({ message: `a list of ${least} to ${most} items` }, [field], body);
   }
-  const items: z.output<T>[] = [];
   for (const [at, value] of list.entries()) {
-    const result = item.safeParse(value);
-    if (!result.success) {
-      const issue = result.error.issues[0]!;
-      refuse(issue, [field, at, ...issue.path], body);
-    }
-    items.push(result.data);
+    const issue = item.safeParse(value).error?.issues[0];
+    if (issue !== undefined) refuse(issue, [field, at, ...issue.path], body);
     await slices.giveWay();
   }
-  return items;
+  return list;
 }
 
 function refuse(

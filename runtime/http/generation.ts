@@ -4,13 +4,12 @@ import type {
   Engine,
   FinishReason,
   GenerateRequest,
-  Place,
   Timings,
   TokenLogprob,
 } from "../engine/engine.ts";
 import { EngineError, NotFoundError, RequestError } from "../errors.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
-import { type Owner, ownerOf } from "./auth.ts";
+import type { Owner } from "./auth.ts";
 import type { GenerationFields } from "./schema.ts";
 
 /** Everything that the routes work with. */
@@ -26,6 +25,8 @@ export interface AppDependencies {
     /** Any of these ends a generation. */
     readonly eosIds: readonly number[];
   };
+  /** Milliseconds that a request may take from its arrival to the end of its answer; null: any. */
+  readonly requestTimeoutMs?: number | null;
 }
 
 /** A generated token, and where in the completion's text it begins, in code points. */
@@ -40,7 +41,7 @@ export type TextEvent =
   | { readonly type: "progress"; readonly processed: number; readonly total: number }
   /** `tokens`: those taken since the last delta, in step with what the engine delivered. */
   | { readonly type: "delta"; readonly text: string; readonly tokens: readonly PlacedToken[] }
-  /** Always the last event, unless the generation was aborted or threw. */
+  /** Always the last event. */
   | {
     readonly type: "end";
     readonly reason: FinishReason;
@@ -48,19 +49,6 @@ export type TextEvent =
     /** null when a stop string ended the generation before the engine did. */
     readonly timings: Timings | null;
   };
-
-/** Characters of JSON that make a token, about: for estimates only. */
-const BODY_BYTES_PER_TOKEN = 4;
-
-/**
- * Takes the request's place in the queue, before anything of its body is read. Throws
- * OverloadedError or RateLimitError. The place is to be released when the answer has ended.
- */
-export function reservePlace({ engine }: AppDependencies, http: Request): Place {
-  const bytes = Number(http.headers.get("content-length") ?? 0);
-  const { name, limits } = ownerOf(http);
-  return engine.reserve(name, limits, Math.ceil(Math.max(0, bytes || 0) / BODY_BYTES_PER_TOKEN));
-}
 
 /** Throws NotFoundError when a request names another model. */
 export function checkModel(engine: Engine, name: string | null | undefined): void {
@@ -103,7 +91,7 @@ export function planGeneration(
       topP: fields.top_p ?? generation.topP,
       topK: Math.max(0, fields.top_k ?? generation.topK),
       minP: fields.min_p ?? generation.minP,
-      typicalP: fields.typical_p ?? 1,
+      typicalP: fields.typical_p ?? fields.typical ?? 1,
       frequencyPenalty: fields.frequency_penalty ?? 0,
       presencePenalty: fields.presence_penalty ?? 0,
       repetitionPenalty: fields.repetition_penalty ?? fields.repeat_penalty ?? 1,
@@ -124,7 +112,7 @@ function randomSeed(): number {
 }
 
 /**
- * Runs a request and delivers its text. Ends without an `end` event after an abort; ending the
+ * Runs a request and delivers its text. Throws the signal's reason after an abort; ending the
  * iteration frees the engine's slot.
  */
 export async function* generateText(
@@ -163,9 +151,8 @@ export async function* generateText(
         return;
       }
     }
-    if (!signal.aborted) {
-      throw new EngineError("generate: wanted an end of the events, found none");
-    }
+    signal.throwIfAborted();
+    throw new EngineError("generate: wanted an end of the events, found none");
   } finally {
     stream.free();
   }
@@ -221,30 +208,4 @@ export function responseId(prefix: string): string {
 
 export function unixSeconds(): number {
   return Math.floor(Date.now() / 1000);
-}
-
-/**
- * Runs `work` with a signal that fires when the client leaves before the answer has begun. After
- * that the request's own signal may fire for a finished answer too, so it is let go here; a begun
- * stream learns of it by its body's cancel.
- */
-export async function whileClientWaits<T>(
-  request: Request,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const abort = new AbortController();
-  const leave = () => abort.abort();
-  if (request.signal.aborted) leave();
-  request.signal.addEventListener("abort", leave);
-  try {
-    return await work(abort.signal);
-  } finally {
-    request.signal.removeEventListener("abort", leave);
-    abort.abort();
-  }
-}
-
-/** What a client that has left does not read. */
-export function clientLeft(): Response {
-  return new Response(null, { status: 499 });
 }

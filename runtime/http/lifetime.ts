@@ -1,7 +1,7 @@
 /** One generating request, from its place in the queue to the end of its answer. */
 import type { Engine, Place } from "../engine/engine.ts";
 import { type KedgeError, RequestError, TimeoutError } from "../errors.ts";
-import { MAX_BODY_BYTES } from "../limits.ts";
+import { BODY_READ_MS, MAX_BODY_BYTES } from "../limits.ts";
 import { Slices } from "../slices.ts";
 import { type Owner, ownerOf } from "./auth.ts";
 
@@ -33,6 +33,7 @@ export class Lifetime {
   readonly slices: Slices;
   readonly #engine: Engine;
   readonly #http: Request;
+  readonly #timeoutMs: number | null;
   readonly #abort = new AbortController();
   readonly #leave = () => this.stop(new ClientLeftError());
   #places: Place[] = [];
@@ -46,6 +47,7 @@ export class Lifetime {
   constructor(engine: Engine, http: Request, timeoutMs: number | null) {
     this.#engine = engine;
     this.#http = http;
+    this.#timeoutMs = timeoutMs;
     this.owner = ownerOf(http);
     this.slices = new Slices(this.signal);
     const declared = Number(http.headers.get("content-length") ?? 0);
@@ -87,11 +89,15 @@ export class Lifetime {
     this.#abort.abort(reason);
   }
 
+  /** Milliseconds that the body may take to arrive. */
+  get bodyReadMs(): number {
+    return Math.min(BODY_READ_MS, this.#timeoutMs ?? Infinity);
+  }
+
   /** The answer has ended. */
   end(): void {
     clearTimeout(this.#timer);
     this.#http.signal.removeEventListener("abort", this.#leave);
-    this.#goesOn = false;
     this.#release();
   }
 

@@ -2,15 +2,24 @@
 import type { TokenLogprob } from "../engine/engine.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
 
-/** The text of one token; bytes that are not UTF-8 by themselves as `bytes:\xe2\x82`. */
-export function tokenText(tokenizer: Tokenizer, id: number): string {
+const strictDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** The text of one token, or its bytes when they are not UTF-8 by themselves. */
+export function tokenPiece(tokenizer: Tokenizer, id: number): string | Uint8Array {
   const bytes = tokenizer.tokenBytes(id);
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return strictDecoder.decode(bytes);
   } catch {
-    const hex = Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`);
-    return `bytes:${hex.join("")}`;
+    return bytes;
   }
+}
+
+/** The text of one token; bytes that are not UTF-8 by themselves as `bytes:\xe2\x82`. */
+export function tokenText(tokenizer: Tokenizer, id: number): string {
+  const piece = tokenPiece(tokenizer, id);
+  if (typeof piece === "string") return piece;
+  const hex = Array.from(piece, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`);
+  return `bytes:${hex.join("")}`;
 }
 
 /** An item of `choices[].logprobs.content` in a chat answer. */
@@ -22,6 +31,8 @@ export function chatLogprob(tokenizer: Tokenizer, token: TokenLogprob) {
   });
   return { ...entry(token), top_logprobs: token.top.map(entry) };
 }
+
+export type ChatLogprob = ReturnType<typeof chatLogprob>;
 
 /** `choices[].logprobs` of a completions answer: one item a token in each list. */
 export class LegacyLogprobs {

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { RequestError } from "../errors.ts";
 import * as limits from "../limits.ts";
+import type { ChatMessage } from "../chat/template.ts";
 import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
 import {
@@ -111,18 +112,17 @@ const textPart = z.object({
   text: anyText,
 }, wanted("an object"));
 
-const content = z.unknown().optional().transform((value, context) => {
-  if (value === null || value === undefined || typeof value === "string") return value ?? null;
+const textParts = listFrom(textPart, 0, limits.MAX_PARTS);
+
+const content = z.unknown().superRefine((value, context) => {
+  if (value === null || value === undefined || typeof value === "string") return;
   if (!Array.isArray(value)) {
     context.addIssue({ code: "custom", message: "a string or a list of text parts", input: value });
-    return z.NEVER;
+    return;
   }
-  const result = listFrom(textPart, 0, limits.MAX_PARTS).safeParse(value);
-  if (result.success) return result.data;
-  for (const { path, message } of result.error.issues) {
+  for (const { path, message } of textParts.safeParse(value).error?.issues ?? []) {
     context.addIssue({ code: "custom", path, message, input: value });
   }
-  return z.NEVER;
 });
 
 const toolCall = z.object({
@@ -141,7 +141,7 @@ const ROLES = ["system", "developer", "user", "assistant", "tool"] as const;
 
 const message = z.object({
   role: z.enum(ROLES, wanted(`one of ${ROLES.join(", ")}`)),
-  content,
+  content: content.optional(),
   name: optional(textFrom(0, limits.MAX_NAME_CHARACTERS)),
   tool_calls: optional(listFrom(toolCall, 0, limits.MAX_PARTS)),
   tool_call_id: optional(textFrom(0, limits.MAX_NAME_CHARACTERS)),
@@ -150,7 +150,9 @@ const message = z.object({
     context.addIssue({ code: "custom", path: [field], message, input: value });
   const calls = value.tool_calls?.length ?? 0;
   if (value.role !== "assistant" && calls > 0) refuse("tool_calls", "tool calls of an assistant");
-  if (value.content === null && calls === 0) refuse("content", "a string or a list of text parts");
+  if ((value.content ?? null) === null && calls === 0) {
+    refuse("content", "a string or a list of text parts");
+  }
   if (value.role === "tool" && typeof value.tool_call_id !== "string") {
     refuse("tool_call_id", "the id of the call that this message answers");
   }
@@ -182,8 +184,8 @@ const toolsField = { field: "tools", item: tool, least: 0, most: limits.MAX_TOOL
 /** A conversation, checked; `messages`: null when there are none. */
 export async function parseConversation(body: JsonObject, slices: Slices) {
   return {
-    messages: await parseList(messagesField, body, slices),
-    tools: await parseList(toolsField, body, slices),
+    messages: await parseList<ChatMessage>(messagesField, body, slices),
+    tools: await parseList<JsonObject>(toolsField, body, slices),
   };
 }
 
@@ -254,10 +256,8 @@ function completionSchema(vocabularySize: number) {
   });
 }
 
-type ChatMessages = NonNullable<Awaited<ReturnType<typeof parseConversation>>["messages"]>;
-
 export interface ChatRequest extends z.output<typeof chatSchema> {
-  readonly messages: ChatMessages;
+  readonly messages: readonly ChatMessage[];
   readonly tools: readonly JsonObject[] | null;
 }
 export type CompletionRequest = z.output<ReturnType<typeof completionSchema>>;

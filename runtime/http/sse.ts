@@ -5,7 +5,7 @@
 import { EngineError, type KedgeError } from "../errors.ts";
 import { KEEP_ALIVE_MS, SLOW_READER_MS, STREAM_WRITE_CHARACTERS } from "../limits.ts";
 import { errorBody } from "./errors.ts";
-import { ClientLeftError } from "./lifetime.ts";
+import { ClientLeftError, type Lifetime } from "./lifetime.ts";
 
 const HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
@@ -14,16 +14,14 @@ const HEADERS = {
   "x-accel-buffering": "no",
 };
 
-export interface SseOptions {
-  /** Makes the source end soon: the client went away, or does not read. Called once at most. */
-  readonly stop: (reason: KedgeError) => Promise<unknown>;
-  /** Called once when the stream is over, whoever ended it. */
-  readonly end: () => void;
+export interface SseTimes {
   /** Milliseconds of silence before a comment keeps the connection alive. */
-  readonly keepAliveMs?: number;
+  readonly keepAliveMs: number;
   /** Milliseconds that one write may wait for its reader. */
-  readonly slowReaderMs?: number;
+  readonly slowReaderMs: number;
 }
+
+const TIMES: SseTimes = { keepAliveMs: KEEP_ALIVE_MS, slowReaderMs: SLOW_READER_MS };
 
 const KEEP_ALIVE = ": keep-alive\n\n";
 
@@ -31,9 +29,16 @@ const KEEP_ALIVE = ": keep-alive\n\n";
  * Answers with one `data:` event for each value of `events` as JSON, then `data: [DONE]`. A source
  * that throws ends the stream with an error event in place of `[DONE]`, and so does a reader that
  * leaves a write waiting for too long. Values that are there at the same time are sent in one write.
+ *
+ * `source`: what `events` is made of; it is ended with the stream, and `life` too.
  */
-export function sseResponse(events: AsyncGenerator<unknown>, options: SseOptions): Response {
-  const { keepAliveMs = KEEP_ALIVE_MS, slowReaderMs = SLOW_READER_MS } = options;
+export function sseResponse(
+  events: AsyncGenerator<unknown>,
+  source: AsyncGenerator<unknown>,
+  life: Lifetime,
+  { keepAliveMs, slowReaderMs }: SseTimes = TIMES,
+): Response {
+  life.goOn();
   const encoder = new TextEncoder();
   const reader = new EventReader(events, keepAliveMs);
   let isOpen = true;
@@ -42,7 +47,12 @@ export function sseResponse(events: AsyncGenerator<unknown>, options: SseOptions
     isOpen = false;
     clearTimeout(timer);
     reader.close();
-    options.end();
+    life.end();
+  };
+  const stop = (reason: KedgeError) => {
+    close();
+    life.stop(reason);
+    return source.return(undefined);
   };
   const cutOff = (controller: ReadableStreamDefaultController<Uint8Array>) => {
     const error = new EngineError(
@@ -52,8 +62,7 @@ export function sseResponse(events: AsyncGenerator<unknown>, options: SseOptions
     );
     controller.enqueue(encoder.encode(errorEvent(error)));
     controller.close();
-    close();
-    void options.stop(error);
+    void stop(error);
   };
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
@@ -70,8 +79,7 @@ export function sseResponse(events: AsyncGenerator<unknown>, options: SseOptions
       }
     },
     async cancel() {
-      close();
-      await options.stop(new ClientLeftError());
+      await stop(new ClientLeftError());
     },
   }, { highWaterMark: 0 });
   return new Response(body, { headers: HEADERS });

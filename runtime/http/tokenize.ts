@@ -1,20 +1,24 @@
 /** POST /tokenize and /detokenize, in vLLM's and in llama-server's spelling at once. */
 import { z } from "zod";
 import { encodeSegments, encodeText } from "../chat/encode.ts";
-import { renderChat } from "../chat/template.ts";
-import { readJsonObject } from "./body.ts";
+import { renderChatInSlices } from "../chat/template.ts";
+import { BODY_READ_MS, SLICE_ITEMS } from "../limits.ts";
+import { Slices } from "../slices.ts";
+import { StreamDecoder, type Tokenizer } from "../../wasm/text.ts";
+import { type JsonObject, readJsonObject } from "./body.ts";
 import { anyText, flag, optional, parseFields, wanted } from "./fields.ts";
 import { type AppDependencies, checkModel } from "./generation.ts";
-import { tokenText } from "./logprobs.ts";
-import { idList, messagesField, toolsField } from "./schema.ts";
+import { answerJson } from "./json_answer.ts";
+import { tokenPiece, tokenText } from "./logprobs.ts";
+import { idList, parseConversation } from "./schema.ts";
 
 const tokenizeSchema = z.object({
   model: optional(anyText),
   /** vLLM's name of the text, llama-server's name of it, and vLLM's other form. */
   prompt: optional(anyText),
   content: optional(anyText),
-  messages: optional(messagesField),
-  tools: toolsField,
+  /** Checked by parseConversation, as `tools` is. */
+  messages: z.unknown().optional(),
   add_generation_prompt: optional(flag),
   /** Special strings in the text become special tokens. */
   parse_special: optional(flag),
@@ -31,44 +35,76 @@ const tokenizeSchema = z.object({
 
 export async function answerTokenize(deps: AppDependencies, http: Request): Promise<Response> {
   const { engine, tokenizer } = deps;
-  const fields = parseFields(tokenizeSchema, await readJsonObject(http));
+  const slices = new Slices();
+  const body = await readJsonObject(http, BODY_READ_MS, slices);
+  const fields = parseFields(tokenizeSchema, body);
   checkModel(engine, fields.model);
-  const ids = fields.messages
-    ? await encodeSegments(
-      tokenizer,
-      renderChat(fields.messages, fields.tools ?? null, fields.add_generation_prompt ?? true),
-    )
-    : await encodeText(
-      tokenizer,
-      fields.prompt ?? fields.content ?? "",
-      fields.parse_special ?? false,
-    );
-  const list = Array.from(ids);
-  return Response.json({
-    tokens: fields.with_pieces ? list.map((id) => ({ id, piece: pieceOf(deps, id) })) : list,
-    count: list.length,
+  const ids = await promptIds(tokenizer, body, fields, slices);
+  return await answerJson({
+    tokens: fields.with_pieces
+      ? await mapInSlices(ids, (id) => ({ id, piece: pieceOf(tokenizer, id) }), slices)
+      : ids,
+    count: ids.length,
     max_model_len: engine.model.contextLength,
-    ...(fields.return_token_strs && { token_strs: list.map((id) => tokenText(tokenizer, id)) }),
-  });
+    ...(fields.return_token_strs && {
+      token_strs: await mapInSlices(ids, (id) => tokenText(tokenizer, id), slices),
+    }),
+  }, slices);
 }
 
-/** A token's text, or its bytes when they are not UTF-8 by themselves. */
-function pieceOf({ tokenizer }: AppDependencies, id: number): string | number[] {
-  const bytes = tokenizer.tokenBytes(id);
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    return Array.from(bytes);
+async function promptIds(
+  tokenizer: Tokenizer,
+  body: JsonObject,
+  fields: z.output<typeof tokenizeSchema>,
+  slices: Slices,
+): Promise<Uint32Array> {
+  const { messages, tools } = await parseConversation(body, slices);
+  if (messages === null) {
+    const text = fields.prompt ?? fields.content ?? "";
+    return await encodeText(tokenizer, text, fields.parse_special ?? false, slices);
   }
+  const open = fields.add_generation_prompt ?? true;
+  return await encodeSegments(
+    tokenizer,
+    await renderChatInSlices(messages, tools, open, slices),
+    slices,
+  );
+}
+
+/** As llama-server shows a token: its text, else its bytes. */
+function pieceOf(tokenizer: Tokenizer, id: number): string | number[] {
+  const piece = tokenPiece(tokenizer, id);
+  return typeof piece === "string" ? piece : Array.from(piece);
+}
+
+async function mapInSlices<T>(
+  ids: Iterable<number>,
+  action: (id: number) => T,
+  slices: Slices,
+): Promise<T[]> {
+  const results: T[] = [];
+  for (const id of ids) {
+    results.push(action(id));
+    if (results.length % SLICE_ITEMS === 0) await slices.giveWay();
+  }
+  return results;
 }
 
 export async function answerDetokenize(deps: AppDependencies, http: Request): Promise<Response> {
+  const { engine, tokenizer } = deps;
+  const slices = new Slices();
   const schema = z.object({
     model: optional(anyText),
-    tokens: idList(deps.engine.model.vocabularySize),
+    tokens: idList(engine.model.vocabularySize),
   }, wanted("an object"));
-  const fields = parseFields(schema, await readJsonObject(http));
-  checkModel(deps.engine, fields.model);
-  const text = deps.tokenizer.decode(Uint32Array.from(fields.tokens));
-  return Response.json({ prompt: text, content: text });
+  const fields = parseFields(schema, await readJsonObject(http, BODY_READ_MS, slices));
+  checkModel(engine, fields.model);
+  const decoder = new StreamDecoder(tokenizer, false);
+  try {
+    const pieces = await mapInSlices(fields.tokens, (id) => decoder.push(id), slices);
+    const text = pieces.join("") + decoder.flush();
+    return await answerJson({ prompt: text, content: text }, slices);
+  } finally {
+    decoder.free();
+  }
 }

@@ -52,7 +52,7 @@ export function readKeyFileOrNone(path: string): readonly StoredKey[] {
 
 /**
  * Replaces the keys by what `change` makes of them. A crash at any moment leaves the old file or
- * the new one; two changes at a time follow each other. Throws UsageError, and what `change` throws.
+ * the new one; two changes at a time follow each other. Throws UsageError, as `change` may.
  */
 export function changeKeyFile(
   path: string,

@@ -15,6 +15,10 @@ const WRONG: readonly [args: string[], message: RegExp][] = [
   [["serve", "--model", ""], /is invalid: wanted at least one character/],
   [["serve", "--slots", "0"], /'0' is invalid: wanted a whole number from 1/],
   [["serve", "--context", "many"], /'many' is invalid: wanted a whole number from 1/],
+  [["serve", "--log-level", "loud"], /Allowed choices are debug, info, warning, error/],
+  [["serve", "--drain-seconds", "-1"], /'-1' is invalid: wanted a whole number from 0/],
+  [["serve", "--allow-origin", "*"], /'\*' is invalid: wanted an origin like https:\/\//],
+  [["serve", "--keys", ""], /is invalid: wanted at least one character/],
   [["run"], /missing required argument 'prompt'/],
   [["run", "x", "--temperature", "2.1"], /'2.1' is invalid: wanted a number from 0 to 2/],
   [["run", "x", "--seed", "0x10"], /'0x10' is invalid: wanted a whole number/],
@@ -48,7 +52,9 @@ Deno.test("kedge --help names every command, and each describes its options", as
   const { code, out, err } = await kedge(["--help"]);
   assert.deepEqual([code, err], [0, ""]);
   const options: Record<string, string[]> = {
-    serve: ["--model", "--device", "--host", "--port", "--slots", "--context"],
+    serve: ["--model", "--device", "--host", "--port", "--slots", "--context"]
+      .concat("--keys", "--insecure", "--allow-origin", "--drain-seconds", "--log-level"),
+    keys: ["add", "list", "revoke"],
     run: ["--model", "--device", "--max-tokens", "--temperature", "--seed", "--raw"],
     bench: ["--model", "--device", "--full", "--json"],
     test: ["[filter]"],

@@ -1,5 +1,5 @@
 /** The forms of the log. */
-import { deepEqual, equal, match } from "node:assert/strict";
+import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { formOf, logFault, logRequest, serverLog, startLog } from "../../runtime/log.ts";
 
 const RECORD = {
@@ -32,7 +32,7 @@ Deno.test("log: JSON lines, one for each event whatever its text", () => {
   for (const [name, value] of Object.entries(RECORD)) equal(request[name], value, name);
   deepEqual([quiet.level, quiet.promptTokens], ["DEBUG", null]);
   equal(fault.frames, "  TypeError\n    at here");
-  deepEqual([warning.level, warning.logger, warning.answers], ["WARNING", "kedge.server", 2]);
+  deepEqual([warning.level, warning.logger, warning.answers], ["WARN", "kedge.server", 2]);
 });
 
 Deno.test("log: a form for people says the same in a sentence", () => {
@@ -44,7 +44,7 @@ Deno.test("log: a form for people says the same in a sentence", () => {
   match(quiet!, /POST \/v1\/completions 200 in 12 ms \(req_1\)\n$/);
   match(fault!, /found one at\n {2}TypeError\n {4}at here\n$/);
   match(warning!, /stopped: 2 answers cut off\n$/);
-  match(linesOf("color", "debug")[3]!, /\u001b\[/);
+  ok(linesOf("color", "debug")[3]!.includes("\u001b["));
 });
 
 Deno.test("log: what is below the level is not written", () => {

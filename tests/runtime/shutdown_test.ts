@@ -38,8 +38,19 @@ Deno.test("drain: cuts off what is left when its time is over, and says so", asy
   await drain(running, new FakeEngine(), answers, 0.1);
   const took = performance.now() - began;
   ok(took >= 95 && took < 2_000, `${took} ms`);
-  deepEqual(lines.map(({ level, answers }) => [level, answers]), [["INFO", 1], ["WARNING", 1]]);
+  deepEqual(lines.map(({ level, answers }) => [level, answers]), [["INFO", 1], ["WARN", 1]]);
   await running.shutdown();
+});
+
+Deno.test("restarts of the engine are logged as they happen", async () => {
+  const lines = collectLog();
+  const engine = new FakeEngine();
+  const failed = failureOf(engine);
+  Object.defineProperty(engine, "restarts", { value: 2 });
+  while (lines.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  engine.state = "failed";
+  await failed;
+  deepEqual(lines.map(({ level, restarts }) => [level, restarts]), [["WARN", 2]]);
 });
 
 Deno.test("an engine that has failed for good ends the process with status 4", async () => {

@@ -42,7 +42,7 @@ async function chat(app: Hono, headers: Record<string, string>): Promise<number>
   return (await app.request("/v1/chat/completions", request)).status;
 }
 
-Deno.test("auth: every route but the probes answers 401 without a key, whatever the method", async () => {
+Deno.test("auth: every route and method but the probes answers 401 without a key", async () => {
   const { app, engine } = guarded(storedKey("a", createKey(), ["admin"]));
   const patterns = new Set(app.routes.map(({ path }) => path));
   ok(patterns.size > 10, `${[...patterns]}`);

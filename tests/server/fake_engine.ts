@@ -12,7 +12,7 @@ import type {
   Place,
   TokenLogprob,
 } from "../../runtime/engine/engine.ts";
-import { OverloadedError } from "../../runtime/errors.ts";
+import { OverloadedError, RateLimitError } from "../../runtime/errors.ts";
 import { createApp } from "../../runtime/http/app.ts";
 import { tinyGeneration, tinyTokenizer, tinyVocabularySize } from "../tools/tiny_text.ts";
 
@@ -84,7 +84,11 @@ export class FakeEngine implements Engine {
     };
   }
 
-  reserve(owner: string, _limits: OwnerLimits, promptTokens: number): Place {
+  reserve(owner: string, limits: OwnerLimits, promptTokens: number): Place {
+    if (this.state !== "ready") throw new OverloadedError(`queue the request: ${this.state}`, 3);
+    if (limits.requests !== null && this.places >= limits.requests) {
+      throw new RateLimitError("queue the request: the key has its fill", 5);
+    }
     if (this.places >= this.placesMax) throw new OverloadedError("queue the request: full", 7);
     this.reserved.push({ owner, promptTokens });
     this.places++;
@@ -128,7 +132,7 @@ export class FakeEngine implements Engine {
     const ids = typeof output === "string" ? Array.from(tinyTokenizer.encode(output)) : [...output];
     if (ends) ids.push(request.stopIds[0]!);
     for (const processed of request.progress ? progress : []) {
-      yield { type: "progress", processed, total: 8 };
+      yield { type: "progress", processed, total: request.promptIds.length };
     }
     if (request.promptLogprobs) {
       const logprobs = Array.from(request.promptIds.subarray(1), (id) => logprobOf(request, id)!);
@@ -172,8 +176,9 @@ async function pause(milliseconds: number, signal: AbortSignal | undefined): Pro
   });
 }
 
-export function appOver(engine: Engine): Hono {
-  return createApp({ engine, tokenizer: tinyTokenizer, generation: tinyGeneration });
+export function appOver(engine: Engine, requestTimeoutMs: number | null = null): Hono {
+  const generation = tinyGeneration;
+  return createApp({ engine, tokenizer: tinyTokenizer, generation, requestTimeoutMs });
 }
 
 /** Posts a body: an object as JSON, a string as it is. */

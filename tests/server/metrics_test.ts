@@ -171,7 +171,7 @@ Deno.test("metrics: HTTP requests by route; what clients make up gets no series"
   equal([...samples.keys()].some((name) => name.includes("canary")), false);
 });
 
-Deno.test("metrics: the use of experts on request only, and not of an engine that is gone", async () => {
+Deno.test("metrics: the use of experts on request only, of an engine that is there", async () => {
   const engine = new FakeEngine();
   engine.expertUse = () =>
     Promise.resolve({ expertCount: 2, tokens: Float64Array.of(3, 4, 5, 2 ** 40) });

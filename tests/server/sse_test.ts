@@ -1,0 +1,189 @@
+/** The stream writer by itself: what goes out together, what is held, and how streams end. */
+import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { EngineError } from "../../runtime/errors.ts";
+import { Lifetime } from "../../runtime/http/lifetime.ts";
+import { sseResponse, type SseTimes } from "../../runtime/http/sse.ts";
+import { STREAM_WRITE_CHARACTERS } from "../../runtime/limits.ts";
+import { appOver, FakeEngine, post } from "./fake_engine.ts";
+
+const TIMES: SseTimes = { keepAliveMs: 60_000, slowReaderMs: 60_000 };
+const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** A stream over `source`, and what it holds. */
+function open(source: AsyncGenerator<unknown>, times: Partial<SseTimes> = {}) {
+  const engine = new FakeEngine();
+  const life = new Lifetime(engine, new Request("http://localhost/"), null);
+  const response = sseResponse(source, source, life, { ...TIMES, ...times });
+  return { engine, life, response, reader: response.body!.getReader() };
+}
+
+async function read(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<string | null> {
+  const { done, value } = await reader.read();
+  return done ? null : new TextDecoder().decode(value);
+}
+
+Deno.test("stream: values that are there together are one write, later ones another", async () => {
+  const { reader, engine } = open(async function* () {
+    yield 1;
+    yield 2;
+    await pause(5);
+    yield 3;
+    yield 4;
+  }());
+  equal(await read(reader), "data: 1\n\ndata: 2\n\n");
+  equal(await read(reader), "data: 3\n\ndata: 4\n\ndata: [DONE]\n\n");
+  equal(await read(reader), null);
+  equal(engine.places, 0);
+});
+
+Deno.test("stream: tokens that are ready together are one write, through both routes", async () => {
+  const output = "word ".repeat(20);
+  const bodies = {
+    "/v1/chat/completions": { messages: [{ role: "user", content: "x" }], stream: true },
+    "/v1/completions": { prompt: ["x", "y"], max_tokens: 50, stream: true },
+  };
+  for (const [path, body] of Object.entries(bodies)) {
+    const response = await post(appOver(new FakeEngine({ output })), path, body);
+    const writes: string[] = [];
+    for await (const bytes of response.body!) writes.push(new TextDecoder().decode(bytes));
+    const events = writes.join("").split("\n\n").length - 1;
+    ok(writes.length <= 1 + events / 20, `${path}: ${events} events in ${writes.length} writes`);
+    match(writes.at(-1)!, /data: \[DONE\]\n\n$/);
+  }
+});
+
+Deno.test("stream: one write is bounded, and one value more is taken from the source", async () => {
+  let taken = 0;
+  const value = "x".repeat(990);
+  const { reader } = open(async function* () {
+    while (true) {
+      taken++;
+      yield value;
+    }
+  }());
+  await pause(5);
+  equal(taken, 0, "nothing is taken before it is asked for");
+  for (let round = 1; round <= 5; round++) {
+    const text = (await read(reader))!;
+    ok(text.length >= STREAM_WRITE_CHARACTERS && text.length < STREAM_WRITE_CHARACTERS + 1100);
+    await pause(5);
+    const events = round * Math.ceil(STREAM_WRITE_CHARACTERS / 1000);
+    ok(taken <= events + 1, `${taken} values taken, ${events} sent`);
+  }
+  await reader.cancel();
+});
+
+Deno.test("stream: a source that throws ends it with an error event and no [DONE]", async () => {
+  const { reader, engine } = open(async function* () {
+    yield 1;
+    throw new EngineError("run step: wanted x, found y", "slow_reader");
+  }());
+  const text = (await read(reader))!;
+  equal(text.startsWith("data: 1\n\ndata: "), true);
+  deepEqual(JSON.parse(text.split("data: ")[2]!).error, {
+    message: "run step: wanted x, found y",
+    type: "server_error",
+    param: null,
+    code: "slow_reader",
+  });
+  equal(text.includes("[DONE]"), false);
+  equal(await read(reader), null);
+  equal(engine.places, 0);
+});
+
+Deno.test("stream: a client that leaves ends source and lifetime, also during a wait", async () => {
+  for (const waits of [false, true]) {
+    let ended = false;
+    const { reader, engine, life } = open(async function* () {
+      try {
+        yield 1;
+        if (waits) await new Promise((resolve) => life.signal.onabort = resolve);
+        while (true) yield 2;
+      } finally {
+        ended = true;
+      }
+    }());
+    await read(reader);
+    const waiting = waits ? read(reader) : null;
+    await pause(2);
+    await reader.cancel();
+    equal(await waiting, null);
+    deepEqual([ended, engine.places, life.signal.aborted], [true, 0, true]);
+  }
+});
+
+Deno.test("stream: a reader that does not read is cut off, and finds out when it does", async () => {
+  let ended = false;
+  const { reader, engine, life } = open(
+    async function* () {
+      try {
+        while (true) yield "x".repeat(1000);
+      } finally {
+        ended = true;
+      }
+    }(),
+    { slowReaderMs: 30 },
+  );
+  ok((await read(reader))!.length > 1000);
+  await pause(10);
+  equal(engine.places, 1);
+  await pause(60);
+  deepEqual([engine.places, life.signal.aborted, ended], [0, true, true]);
+  const text = (await read(reader))!;
+  equal(JSON.parse(text.slice("data: ".length)).error.code, "slow_reader");
+  equal(await read(reader), null);
+});
+
+Deno.test("stream: a reader within its time is not cut off", async () => {
+  const { reader } = open(
+    async function* () {
+      for (let count = 0; count < 6; count++) {
+        await pause(1);
+        yield count;
+      }
+    }(),
+    { slowReaderMs: 50 },
+  );
+  let text = "";
+  for (let part = await read(reader); part !== null; part = await read(reader)) {
+    text += part;
+    await pause(10);
+  }
+  match(text, /data: 5\n\ndata: \[DONE\]\n\n$/);
+});
+
+Deno.test("stream: over a socket, a client that reads nothing holds little and is cut off", async () => {
+  const EVENT_BYTES = 1000;
+  let taken = 0;
+  let engine: FakeEngine | undefined;
+  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, () => {
+    const stream = async function* () {
+      while (true) {
+        // Each value in its own turn, as an engine's tokens come.
+        if (++taken % 16 === 0) await pause(0);
+        yield "x".repeat(EVENT_BYTES);
+      }
+    }();
+    engine = new FakeEngine();
+    const life = new Lifetime(engine, new Request("http://localhost/"), null);
+    return sseResponse(stream, stream, life, { ...TIMES, slowReaderMs: 500 });
+  });
+  try {
+    const socket = await Deno.connect({ port: server.addr.port, hostname: "127.0.0.1" });
+    await socket.write(new TextEncoder().encode("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"));
+    while (engine === undefined) await pause(5);
+    // Until the buffers of the operating system are full.
+    for (let before = -1; before !== taken; await pause(100)) before = taken;
+    const atRest = taken;
+    await pause(100);
+    equal(taken, atRest, "events are taken from the source that nobody reads");
+    const began = performance.now();
+    while (engine.places > 0 && performance.now() - began < 3000) await pause(10);
+    equal(engine.places, 0, "the reader is not cut off");
+    equal(taken, atRest);
+    socket.close();
+    console.log(`${(atRest * EVENT_BYTES / 1e6).toFixed(1)} MB filled the socket's buffers`);
+  } finally {
+    await server.shutdown();
+  }
+});
