@@ -8,6 +8,7 @@ import {
   editLogits,
   type LogitEditsPipeline,
 } from "./logit_edits.ts";
+import { compileLogitParts, logitParts, type LogitPartsPipeline, sumParts } from "./logit_parts.ts";
 import {
   compileLogitSums,
   type LogitSumsPipeline,
@@ -50,6 +51,8 @@ interface Buffers {
   readonly edits: GPUBuffer;
   /** [logitRows] of temperature, target. */
   readonly wanted: GPUBuffer;
+  /** See logit_parts.wgsl. */
+  readonly shares: GPUBuffer;
   /** See logit_sums.wgsl. */
   readonly sums: GPUBuffer;
   /** [logitRows][256] of key, id: of the last step until the next one's logits are computed. */
@@ -60,6 +63,7 @@ interface Buffers {
 interface Pipelines {
   readonly gather: GatherRowsPipeline;
   readonly edit: LogitEditsPipeline;
+  readonly part: LogitPartsPipeline;
   readonly sum: LogitSumsPipeline;
   readonly top: TopTokensPipeline;
 }
@@ -90,16 +94,17 @@ export class Logits {
   ): Promise<Logits> {
     const { hiddenSize, vocabularySize } = shape;
     const { logitRows, logitEdits } = capacity;
-    const [norm, gather, edit, sum, top] = await Promise.all([
+    const [norm, gather, edit, part, sum, top] = await Promise.all([
       RmsNorm.create(gpu),
       compileGatherRows(gpu),
       compileLogitEdits(gpu),
+      compileLogitParts(gpu),
       compileLogitSums(gpu),
       compileTopTokens(gpu),
     ]);
     const [even = 0, odd = 0] = partsOfPasses(vocabularySize);
     const items = logitRows * BEST_TOKENS * ITEM_WORDS;
-    const pipelines = { gather, edit, sum, top };
+    const pipelines = { gather, edit, part, sum, top };
     return new Logits(gpu, projections, shape, capacity, norm, pipelines, {
       rows: scratch(gpu, "logit rows", logitRows),
       gathered: scratch(gpu, "logits gathered", logitRows * hiddenSize),
@@ -107,6 +112,7 @@ export class Logits {
       logits: scratch(gpu, "logits", logitRows * vocabularySize),
       edits: scratch(gpu, "logit edits", logitEdits * EDIT_WORDS),
       wanted: scratch(gpu, "logits wanted", 2 * logitRows),
+      shares: scratch(gpu, "logit parts", SUM_WORDS * logitRows * logitParts(vocabularySize)),
       sums: scratch(gpu, "logit sums", SUM_WORDS * logitRows),
       best: scratch(gpu, "best tokens", items),
       topTokens: {
@@ -171,8 +177,8 @@ export class Logits {
 
   /** logits[i] = head RMSNorm(residual[rows[i]]), edited; residual f32 [..][hidden]. */
   encode(recorder: Recorder, residual: GPUBuffer, weights: LogitsWeights): void {
-    const { rows, gathered, normed, logits, edits, wanted, sums, best } = this.buffers;
-    const { gather, edit, sum, top } = this.pipelines;
+    const { rows, gathered, normed, logits, edits, wanted, shares, sums, best } = this.buffers;
+    const { gather, edit, part, sum, top } = this.pipelines;
     const { hiddenSize: hidden, vocabularySize: vocabulary, normEpsilon } = this.shape;
     const count = this.#rowCount;
     gatherRows(recorder, gather, rows, residual, gathered, hidden, count);
@@ -200,7 +206,8 @@ export class Logits {
       false,
     );
     editLogits(recorder, edit, edits, logits, this.#editCount, vocabulary);
-    sumLogits(recorder, sum, logits, wanted, sums, vocabulary, count);
+    sumParts(recorder, part, logits, wanted, shares, vocabulary, count);
+    sumLogits(recorder, sum, shares, logits, wanted, sums, vocabulary, count);
     topTokens(recorder, top, logits, this.buffers.topTokens, best, vocabulary, count);
   }
 }

@@ -1,13 +1,13 @@
 // The best 256 of every 1,024 items of a row, in order: largest first, of equals the lower id first.
 //
 //   source  from_logits = 1: f32 [row_count][width], an item's id is its place;
-//           else [row_count][width] of key, id: u32
+//           else [row_count][width] of key, id: u32, every 256 of them in order
 //   best    [row_count][ceil(width / 1,024)][256] of key, id: u32; id 0xffffffff where there are
 //           fewer
 //
 // A key orders like its logit: the bits of a float, turned so that larger floats are larger
 // integers. One workgroup sorts one part by a bitonic network (Batcher 1968), so equal input gives
-// equal output. Loops: 55 x 2 + 8 turns.
+// equal output. Loops: at most 55 x 2 + 8 turns.
 
 struct Params {
   row_count: u32,
@@ -53,11 +53,15 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let row = group.y;
-  for (var place = thread; place < PART; place += THREADS) {
-    items[place] = item_at(row, group.x * PART + place);
+  for (var list = 0u; list < PART / BEST; list++) {
+    // What is in order already: the network wants every second run the other way round.
+    let is_turned = params.from_logits == 0u && list % 2u == 1u;
+    let place = list * BEST + select(thread, BEST - 1u - thread, is_turned);
+    items[place] = item_at(row, group.x * PART + list * BEST + thread);
   }
   workgroupBarrier();
-  for (var run = 2u; run <= PART; run *= 2u) {
+  let first_run = select(2u * BEST, 2u, params.from_logits == 1u);
+  for (var run = first_run; run <= PART; run *= 2u) {
     for (var step = run / 2u; step > 0u; step /= 2u) {
       for (var pair = thread; pair < PART / 2u; pair += THREADS) {
         let low = 2u * (pair - pair % step) + pair % step;

@@ -7,6 +7,7 @@
 import { Recorder } from "../../kernels/gpu/recorder.ts";
 import { openGpu } from "../../kernels/gpu/gpu.ts";
 import { Readback } from "../../kernels/gpu/readback.ts";
+import { compileLogitParts, logitParts, sumParts } from "../../kernels/logit_parts.ts";
 import { compileLogitSums, sumLogits } from "../../kernels/logit_sums.ts";
 import {
   BEST_TOKENS,
@@ -33,7 +34,11 @@ const EMBEDDED = new URL("../../models/kedge-tiny", import.meta.url).pathname;
 async function benchPass(): Promise<void> {
   const gpu = await openGpu({ software: true });
   console.log(`${gpu.description}: rows of ${VOCABULARY} logits`);
-  const [sum, top] = await Promise.all([compileLogitSums(gpu), compileTopTokens(gpu)]);
+  const [part, sum, top] = await Promise.all([
+    compileLogitParts(gpu),
+    compileLogitSums(gpu),
+    compileTopTokens(gpu),
+  ]);
   const readback = await Readback.create(gpu, 64);
   for (const rows of [1, 8]) {
     const bytes = 4 * rows * BEST_TOKENS * ITEM_WORDS;
@@ -45,12 +50,14 @@ async function benchPass(): Promise<void> {
     const logits = gpu.buffer("logits", 4 * rows * VOCABULARY);
     gpu.write(logits, 0, normals(randomSource(1), rows * VOCABULARY, 2));
     const [wanted, sums] = [gpu.buffer("wanted", 8 * rows), gpu.buffer("sums", 16 * rows)];
+    const shares = gpu.buffer("shares", 16 * rows * logitParts(VOCABULARY));
     const best = gpu.buffer("best", bytes);
     const recorder = new Recorder(gpu);
     const time = async (passes: number) => {
       const began = performance.now();
       for (let pass = 0; pass < passes; pass++) {
-        sumLogits(recorder, sum, logits, wanted, sums, VOCABULARY, rows);
+        sumParts(recorder, part, logits, wanted, shares, VOCABULARY, rows);
+        sumLogits(recorder, sum, shares, logits, wanted, sums, VOCABULARY, rows);
         topTokens(recorder, top, logits, scratch, best, VOCABULARY, rows);
       }
       await readback.read(recorder, best, 0, 16);

@@ -1,9 +1,10 @@
-/** logit_edits, logit_sums, top_tokens, feed_tokens: from a row of logits to the next token. */
+/** logit_edits, logit_parts, logit_sums, top_tokens, feed_tokens: from a row of logits to the next token. */
 import assert from "node:assert";
 import { Recorder } from "../../kernels/gpu/recorder.ts";
 import { compileFeedTokens, feedTokens } from "../../kernels/feed_tokens.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { compileLogitEdits, editLogits } from "../../kernels/logit_edits.ts";
+import { compileLogitParts, logitParts, sumParts } from "../../kernels/logit_parts.ts";
 import { compileLogitSums, NO_TARGET, sumLogits } from "../../kernels/logit_sums.ts";
 import {
   BEST_TOKENS,
@@ -30,6 +31,25 @@ async function words(
   recorder.copy(buffer, 0, output.buffer, output.offset, output.bytes);
   const floats = await takeGuarded(gpu, output, recorder);
   return new Uint32Array(floats.buffer.slice(floats.byteOffset, floats.byteOffset + 4 * count));
+}
+
+/** What logit_parts and logit_sums give, [rowCount][4]. */
+async function sumsOf(
+  gpu: Gpu,
+  logits: Float32Array,
+  wanted: Uint32Array,
+  width: number,
+  rowCount: number,
+): Promise<Uint32Array> {
+  const [part, sum] = [await compileLogitParts(gpu), await compileLogitSums(gpu)];
+  const recorder = new Recorder(gpu);
+  const shareWords = 4 * rowCount * logitParts(width);
+  const shares = upload(gpu, new Uint32Array(shareWords).fill(0x7fc0_0000));
+  const sums = upload(gpu, new Uint32Array(4 * rowCount).fill(0x7fc0_0000));
+  const [source, rows] = [upload(gpu, logits), upload(gpu, wanted)];
+  sumParts(recorder, part, source, rows, shares, width, rowCount);
+  sumLogits(recorder, sum, shares, source, rows, sums, width, rowCount);
+  return await words(gpu, sums, 4 * rowCount, recorder);
 }
 
 /** Rows with ties, both zeros, infinities below, and all equal. */
@@ -93,7 +113,6 @@ withGpu("top_tokens gives a row the same whatever is beside it", async (gpu) => 
 });
 
 withGpu("logit_sums gives both log-sum-exps, the target and the flag", async (gpu) => {
-  const pipeline = await compileLogitSums(gpu);
   for (const width of WIDTHS) {
     const temperatures = [0, 1, 0.3, 1.7, 1e-3];
     const rowCount = temperatures.length;
@@ -107,11 +126,7 @@ withGpu("logit_sums gives both log-sum-exps, the target and the flag", async (gp
       new Float32Array(wanted.buffer)[2 * row] = temperature;
       wanted[2 * row + 1] = targets[row]!;
     });
-    const recorder = new Recorder(gpu);
-    const sums = gpu.buffer("sums", 16 * rowCount);
-    const source = upload(gpu, logits);
-    sumLogits(recorder, pipeline, source, upload(gpu, wanted), sums, width, rowCount);
-    const found = await words(gpu, sums, 4 * rowCount, recorder);
+    const found = await sumsOf(gpu, logits, wanted, width, rowCount);
     const floats = new Float32Array(found.buffer);
     temperatures.forEach((temperature, row) => {
       const values = logits.subarray(row * width, (row + 1) * width);
@@ -134,7 +149,6 @@ function logSumExp(values: Float32Array, temperature: number): number {
 }
 
 withGpu("logit_sums flags rows with NaN or an infinity, and no others", async (gpu) => {
-  const pipeline = await compileLogitSums(gpu);
   for (const width of [1, 255, 777]) {
     const [rowCount, nonFinite] = [7, [NaN, Infinity, -Infinity]];
     const logits = normals(randomSource(SEED + 3), rowCount * width, 1);
@@ -145,11 +159,7 @@ withGpu("logit_sums flags rows with NaN or an infinity, and no others", async (g
       logits[row * width + Math.floor((width - 1) * index / 2)] = value;
       wanted[row] = 1;
     });
-    const recorder = new Recorder(gpu);
-    const sums = gpu.buffer("sums", 16 * rowCount);
-    const rows = upload(gpu, new Uint32Array(2 * rowCount));
-    sumLogits(recorder, pipeline, upload(gpu, logits), rows, sums, width, rowCount);
-    const found = await words(gpu, sums, 4 * rowCount, recorder);
+    const found = await sumsOf(gpu, logits, new Uint32Array(2 * rowCount), width, rowCount);
     assert.deepEqual([...found.filter((_, at) => at % 4 === 3)], wanted, `width ${width}`);
   }
 });
