@@ -3,7 +3,14 @@
  * it runs, so that none pays for what another needs.
  */
 import { Command, CommanderError, Option } from "commander";
-import { decimalNumber, nonEmpty, origins, scopes, wholeNumber } from "./runtime/cli/values.ts";
+import {
+  byteSize,
+  decimalNumber,
+  nonEmpty,
+  origins,
+  scopes,
+  wholeNumber,
+} from "./runtime/cli/values.ts";
 import { KedgeError } from "./runtime/errors.ts";
 import {
   DRAIN_SECONDS_DEFAULT,
@@ -11,6 +18,7 @@ import {
   MAX_CONTEXT_TOKENS,
   MAX_TEMPERATURE,
   QUEUE_REQUESTS_MAX,
+  REQUEST_SECONDS_MAX,
   SLOTS_MAX,
 } from "./runtime/limits.ts";
 import { LOG_LEVELS } from "./runtime/log_level.ts";
@@ -56,6 +64,18 @@ function addServe(program: Command): void {
     .addOption(
       new Option("--context <tokens>", "most tokens of prompt and completion together")
         .env("KEDGE_CONTEXT").argParser(wholeNumber(1, MAX_CONTEXT_TOKENS)),
+    )
+    .addOption(
+      new Option("--memory <size>", "most memory of the device, as 6G or 900M (default: as needed)")
+        .env("KEDGE_MEMORY").argParser(byteSize),
+    )
+    .addOption(
+      new Option("--request-timeout <seconds>", "longest time of one request (default: none)")
+        .env("KEDGE_REQUEST_TIMEOUT").argParser(wholeNumber(1, REQUEST_SECONDS_MAX)),
+    )
+    .addOption(
+      new Option("--queue <requests>", "requests that may wait beside those that run")
+        .env("KEDGE_QUEUE").argParser(wholeNumber(0, QUEUE_REQUESTS_MAX)),
     )
     .addOption(
       new Option("--keys <file>", "API keys, as kedge keys add makes them; who has none stays out")

@@ -139,6 +139,8 @@ export const QUEUE_REQUESTS_DEFAULT = 256;
 export const QUEUE_REQUESTS_MAX = 16_384;
 /** Prompt tokens that may run and wait unless one request alone has more: 8 MB as u32. */
 export const QUEUE_TOKENS_MAX = 2 ** 21;
+/** --request-timeout: a day; longer ones are as good as none. */
+export const REQUEST_SECONDS_MAX = 86_400;
 /** Bytes that --memory may ask for: 16 TiB. */
 export const MAX_MEMORY_BYTES = 2 ** 44;
 /** Tokens that penalties look back on, prompt and output together. */

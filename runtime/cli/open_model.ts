@@ -14,6 +14,10 @@ export interface ModelOptions {
   readonly slots?: number;
   /** Most tokens of one sequence. */
   readonly context?: number;
+  /** Most bytes on the device. */
+  readonly memory?: number;
+  /** Requests that may wait. */
+  readonly queue?: number;
 }
 
 /** Tells an operator how a load goes. */
@@ -46,6 +50,8 @@ export async function openModel(
           device: options.device,
           slots: options.slots,
           contextTokens: options.context,
+          memoryBytes: options.memory,
+          queueRequests: options.queue,
         },
         (progress) => display.show(progress),
       ),

@@ -25,6 +25,8 @@ export interface ServeOptions extends ModelOptions {
   readonly logLevel: LogLevel;
   /** How long running requests may go on once the server was asked to end. */
   readonly drainSeconds: number;
+  /** Longest time from a request's arrival to its answer's end; none when left out. */
+  readonly requestTimeout?: number;
 }
 
 /**
@@ -43,7 +45,9 @@ export async function serve(options: ServeOptions): Promise<void> {
   for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, interrupt);
   // What programs read stays JSON from the first line on.
   const model = await openModel(options, form === "json" ? LOAD_LOG : undefined);
-  const app = createApp(model, door);
+  const { requestTimeout } = options;
+  const requestTimeoutMs = requestTimeout === undefined ? null : requestTimeout * 1_000;
+  const app = createApp({ ...model, requestTimeoutMs }, door);
   const answers = new AnswerCount();
   const server = listening(
     options,

@@ -47,3 +47,14 @@ export function scopes(text: string): readonly Scope[] {
   }
   return found;
 }
+
+const SIZE_UNITS: Readonly<Record<string, number>> = { K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+
+/** A size in bytes: a number with K, M or G behind it (powers of 1,024). */
+export function byteSize(text: string): number {
+  const [, digits, unit] = /^(\d{1,6}(?:\.\d{1,3})?)([KMG])$/i.exec(text) ?? [];
+  if (digits === undefined || unit === undefined) {
+    throw new InvalidArgumentError(`wanted a size such as 6G or 900M`);
+  }
+  return Math.floor(Number(digits) * SIZE_UNITS[unit.toUpperCase()]!);
+}

@@ -145,6 +145,7 @@ export class SupervisedEngine implements Engine {
 
   async expertUse(): Promise<Use> {
     if (this.#failure !== null) throw this.#failure;
+    if (this.#state === "recovering") throw engineRestarted();
     const waiter = Promise.withResolvers<Use>();
     this.#useWaiters.push(waiter);
     this.#send({ type: "expertUse" });
