@@ -135,6 +135,7 @@ export class WebGpuDevice {
     const residual = scratch(gpu, "residual", capacity.rows * hiddenSize);
     const blocks = { embedding, kda, mla, dense, moe, logits, readback, results, step, residual };
     this.#blocks = { ...blocks, capacity, kdaStates: states, latents };
+    gpu.seal();
     gpu.check();
   }
 

@@ -74,6 +74,7 @@ export class Gpu {
   #allocatedBytes = 0;
   #failure: Error | null = null;
   #destroyed = false;
+  #sealed = false;
 
   constructor(
     readonly device: GPUDevice,
@@ -97,9 +98,11 @@ export class Gpu {
   }
 
   /**
-   * A zeroed storage buffer of at least `bytes` bytes. Throws when it exceeds the adapter's limit.
+   * A zeroed storage buffer of at least `bytes` bytes. Throws when it exceeds the adapter's limit,
+   * and after `seal`.
    */
   buffer(label: string, bytes: number): GPUBuffer {
+    if (this.#sealed) throw new Error(`allocate "${label}": wanted nothing more to be allocated`);
     const size = Math.max(1, Math.ceil(bytes / BUFFER_ROUNDING_BYTES)) * BUFFER_ROUNDING_BYTES;
     if (size > this.limits.maxBufferSize) {
       throw new Error(
@@ -123,6 +126,11 @@ export class Gpu {
     if (count === 0) return;
     const { buffer: source, byteOffset } = data;
     this.device.queue.writeBuffer(buffer, offset, source as ArrayBuffer, byteOffset, count);
+  }
+
+  /** Ends allocation: what serves was made before. */
+  seal(): void {
+    this.#sealed = true;
   }
 
   /** Throws the first stored error, or the loss of the device. */
