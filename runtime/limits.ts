@@ -98,7 +98,7 @@ export const MAX_TOP_K_TOKENS = MAX_VOCABULARY_TOKENS;
 export const MAX_LOGIT_BIAS = 100;
 /** frequency_penalty and presence_penalty, as in OpenAI's API. */
 export const MAX_PENALTY = 2;
-/** repetition_penalty: above 0, as logits are divided by it; published uses stay within 1 to 1.5. */
+/** repetition_penalty: above 0, as logits are divided by it; common values are 1 to 1.5. */
 export const MIN_REPETITION_PENALTY = 0.01;
 export const MAX_REPETITION_PENALTY = 2;
 /** logprobs and top_logprobs, as in OpenAI's chat API. */
@@ -198,3 +198,7 @@ export const BODY_SLICE_BYTES = 128 * 1024;
 export const SLICE_ITEMS = 64;
 /** Keys of one object of a tool: they are sorted at once, in about 3 ms. */
 export const MAX_TOOL_KEYS = 4_096;
+/** Characters of an answer's JSON that are written before any are sent. */
+export const ANSWER_PIECE_CHARACTERS = 64 * 1024;
+/** Fields of all objects of a body: the parser takes 0.1 s for them in one object. */
+export const MAX_BODY_FIELDS = 131_072;

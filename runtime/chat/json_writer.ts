@@ -37,9 +37,16 @@ export class JsonWriter {
     this.#begin(value);
   }
 
-  /** All that is written. */
-  get text(): string {
-    return this.#text;
+  /** Characters written and not taken. */
+  get length(): number {
+    return this.#text.length;
+  }
+
+  /** What was written since the last call. */
+  take(): string {
+    const text = this.#text;
+    this.#text = "";
+    return text;
   }
 
   /** Writes about `values` values more; true when all are written. */

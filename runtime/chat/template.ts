@@ -185,13 +185,13 @@ const SPACED_JSON: JsonStyle = { comma: ", ", colon: ": ", order: (keys) => keys
 export function sortedCompactJson(value: unknown): string {
   const writer = new JsonWriter(value, SORTED_JSON);
   writer.step(Infinity);
-  return writer.text;
+  return writer.take();
 }
 
 function* writeSteps(value: unknown, style: JsonStyle): Generator<void, string> {
   const writer = new JsonWriter(value, style);
   while (!writer.step(SLICE_ITEMS)) yield;
-  return writer.text;
+  return writer.take();
 }
 
 /** The order of Python's `sorted`; JavaScript's own compares UTF-16 units. */

@@ -5,6 +5,7 @@ import {
   BODY_SLICE_BYTES,
   MAX_BODY_BYTES,
   MAX_BODY_DEPTH_LEVELS,
+  MAX_BODY_FIELDS,
 } from "../limits.ts";
 import { Slices } from "../slices.ts";
 import { EncodingError } from "./errors.ts";
@@ -43,7 +44,7 @@ async function readText(request: Request, readMs: number, slices: Slices): Promi
   const declared = Number(request.headers.get("content-length") ?? 0);
   if (declared > MAX_BODY_BYTES) throw tooLarge(`${declared}`);
   const decoder = new TextDecoder("utf-8", { fatal: true });
-  const depth = new DepthCheck();
+  const structure = new StructureCheck();
   let text = "";
   let size = 0;
   for await (const chunk of chunksInTime(request, readMs)) {
@@ -51,7 +52,7 @@ async function readText(request: Request, readMs: number, slices: Slices): Promi
     if (size > MAX_BODY_BYTES) throw tooLarge("more");
     for (let at = 0; at < chunk.length; at += BODY_SLICE_BYTES) {
       const slice = chunk.subarray(at, at + BODY_SLICE_BYTES);
-      depth.push(slice);
+      structure.push(slice);
       text += decode(decoder, slice);
       await slices.giveWay();
     }
@@ -94,16 +95,20 @@ function tooLarge(found: string): TooLargeError {
   );
 }
 
-const QUOTE = 0x22, BACKSLASH = 0x5c;
+const QUOTE = 0x22, BACKSLASH = 0x5c, COLON = 0x3a;
 const OPEN_BRACKET = 0x5b, CLOSE_BRACKET = 0x5d, OPEN_BRACE = 0x7b, CLOSE_BRACE = 0x7d;
 
-/** Deep nesting costs the parser, and what walks its result, far more than its bytes suggest. */
-class DepthCheck {
+/**
+ * Deep nesting and fields by the hundred thousand cost the parser, and what walks its result, far
+ * more than their bytes suggest.
+ */
+class StructureCheck {
   #depth = 0;
+  #fields = 0;
   #inString = false;
   #isEscaped = false;
 
-  /** Takes more of the text; throws RequestError when it is nested too deep. */
+  /** Takes more of the text; throws RequestError when it holds too much. */
   push(bytes: Uint8Array): void {
     let depth = this.#depth, inString = this.#inString, isEscaped = this.#isEscaped;
     for (let at = 0; at < bytes.length; at++) {
@@ -122,6 +127,10 @@ class DepthCheck {
         }
       } else if (byte === CLOSE_BRACKET || byte === CLOSE_BRACE) {
         depth--;
+      } else if (byte === COLON && ++this.#fields > MAX_BODY_FIELDS) {
+        throw new RequestError(
+          `read request body: wanted JSON of at most ${MAX_BODY_FIELDS} fields, found more`,
+        );
       }
     }
     this.#depth = depth;

@@ -279,12 +279,19 @@ export async function parseChatRequest(
   return { ...fields, messages, tools };
 }
 
+/** Schemas by vocabulary size, of which a server has one: making one takes 0.1 ms. */
+const completionSchemas = new Map<number, ReturnType<typeof completionSchema>>();
+
 export function parseCompletionRequest(
   body: JsonObject,
   vocabularySize: number,
 ): CompletionRequest {
   refuseFields(body, [...REFUSED, ...REFUSED_IN_COMPLETIONS]);
-  const fields = parseFields(completionSchema(vocabularySize), body);
+  let schema = completionSchemas.get(vocabularySize);
+  if (schema === undefined) {
+    completionSchemas.set(vocabularySize, schema = completionSchema(vocabularySize));
+  }
+  const fields = parseFields(schema, body);
   return checkGeneration(fields, vocabularySize);
 }
 

@@ -28,7 +28,7 @@ const KEEP_ALIVE = ": keep-alive\n\n";
 /**
  * Answers with one `data:` event for each value of `events` as JSON, then `data: [DONE]`. A source
  * that throws ends the stream with an error event in place of `[DONE]`, and so does a reader that
- * leaves a write waiting for too long. Values that are there at the same time are sent in one write.
+ * leaves a write waiting for too long. Values that are there at the same time are one write.
  *
  * `source`: what `events` is made of; it is ended with the stream, and `life` too.
  */

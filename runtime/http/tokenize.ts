@@ -77,14 +77,18 @@ function pieceOf(tokenizer: Tokenizer, id: number): string | number[] {
   return typeof piece === "string" ? piece : Array.from(piece);
 }
 
+/** What `action` makes of each id; asked once for ids that come again, as most do. */
 async function mapInSlices<T>(
-  ids: Iterable<number>,
+  ids: Uint32Array,
   action: (id: number) => T,
   slices: Slices,
 ): Promise<T[]> {
+  const known = new Map<number, T>();
   const results: T[] = [];
   for (const id of ids) {
-    results.push(action(id));
+    let result = known.get(id);
+    if (result === undefined) known.set(id, result = action(id));
+    results.push(result);
     if (results.length % SLICE_ITEMS === 0) await slices.giveWay();
   }
   return results;
@@ -101,8 +105,12 @@ export async function answerDetokenize(deps: AppDependencies, http: Request): Pr
   checkModel(engine, fields.model);
   const decoder = new StreamDecoder(tokenizer, false);
   try {
-    const pieces = await mapInSlices(fields.tokens, (id) => decoder.push(id), slices);
-    const text = pieces.join("") + decoder.flush();
+    const texts: string[] = [];
+    for (const [at, id] of fields.tokens.entries()) {
+      texts.push(decoder.push(id));
+      if (at % SLICE_ITEMS === 0) await slices.giveWay();
+    }
+    const text = texts.join("") + decoder.flush();
     return await answerJson({ prompt: text, content: text }, slices);
   } finally {
     decoder.free();

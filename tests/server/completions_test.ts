@@ -185,6 +185,47 @@ Deno.test("completions: one prompt that fails ends the others", async () => {
   equal(engine.running, 0);
 });
 
+Deno.test("completions: return_progress streams how far each prompt is", async () => {
+  const { response } = await ask({ progress: [1, 2] }, {
+    prompt: [[97, 98], [99, 100]],
+    stream: true,
+    return_progress: true,
+  });
+  const events = (await eventsOf(response)).slice(0, -1);
+  const progress = events.filter((event) => event.prompt_progress !== undefined);
+  for (const index of [0, 1]) {
+    const own = progress.filter((event) => event.choices[0].index === index);
+    deepEqual(
+      own.map(({ prompt_progress: { total, cache, processed } }) => [
+        total,
+        cache,
+        processed,
+      ]),
+      [[2, 0, 1], [2, 0, 2]],
+    );
+    ok(own.every(({ choices: [{ text }] }) => text === ""));
+  }
+});
+
+Deno.test("completions: a long echo is the prompt, whole and streamed", async () => {
+  const prompt = Array.from({ length: 30_000 }, (_, at) => 97 + at % 26);
+  const fields = { prompt, echo: true, logprobs: 1, max_tokens: 1 };
+  const { response } = await ask({ output: [97] }, fields, 40_000);
+  const [choice] = (await response.json()).choices;
+  equal(choice.text, tinyTokenizer.decode([...prompt, 97]));
+  deepEqual(choice.logprobs.token_logprobs.slice(0, 3), [null, -0.098, -0.099]);
+  equal(choice.logprobs.tokens.length, 30_001);
+  equal(choice.logprobs.text_offset.at(-1), 30_000);
+  const streamed = await ask({ output: [97] }, { ...fields, stream: true }, 40_000);
+  const events = (await eventsOf(streamed.response)).slice(0, -1);
+  ok(events.length > 100);
+  equal(events.map((event) => event.choices[0].text).join(""), choice.text);
+  deepEqual(
+    events.flatMap((event) => event.choices[0].logprobs?.text_offset ?? []),
+    choice.logprobs.text_offset,
+  );
+});
+
 const REFUSED: readonly [string, object, string][] = [
   ["empty text", { prompt: "" }, "prompt"],
   ["empty list", { prompt: [] }, "prompt"],

@@ -1,9 +1,9 @@
 /** Every field at, over and under its bounds; refusals name the field and quote nothing. */
-import { equal, ok } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import * as limits from "../../runtime/limits.ts";
 import { appOver, FakeEngine, post } from "./fake_engine.ts";
 
-const engine = new FakeEngine({ output: "a" });
+const engine = new FakeEngine({ output: "a" }, 65_536);
 const app = appOver(engine);
 const messages = [{ role: "user", content: "x" }];
 const BASE = {
@@ -33,6 +33,7 @@ const BOTH_NUMBERS: Readonly<Record<string, [least: number, most: number]>> = {
   top_k: [-1, limits.MAX_TOP_K_TOKENS],
   min_p: [0, 1],
   typical_p: [0, 1],
+  typical: [0, 1],
   frequency_penalty: [-limits.MAX_PENALTY, limits.MAX_PENALTY],
   presence_penalty: [-limits.MAX_PENALTY, limits.MAX_PENALTY],
   repetition_penalty: [limits.MIN_REPETITION_PENALTY, limits.MAX_REPETITION_PENALTY],
@@ -53,6 +54,7 @@ const FRACTIONS = new Set([
   "top_p",
   "min_p",
   "typical_p",
+  "typical",
   "frequency_penalty",
   "presence_penalty",
   "repetition_penalty",
@@ -111,6 +113,15 @@ const BAD_BOTH: readonly [field: string, value: unknown, param?: string][] = [
   ["logit_bias", [5, 1], "logit_bias[0]"],
   ["logit_bias", [[5, true]], "logit_bias[0]"],
   ["logit_bias", [[5.5, 1]], "logit_bias[0]"],
+  ["logit_bias", { 4096: 1 }],
+  ["logit_bias", { 5: 1e308 }, "logit_bias.5"],
+  ["logit_bias", { 5: -100.5 }, "logit_bias.5"],
+  ["logit_bias", { 5: null }, "logit_bias.5"],
+  ["logit_bias", { 5: false }, "logit_bias.5"],
+  ["logit_bias", [["canary", 1]], "logit_bias[0]"],
+  ["logit_bias", [[5, 1], [4096, 1]]],
+  ["logit_bias", [[5, 1, 2]], "logit_bias[0]"],
+  ["logit_bias", Object.fromEntries(Array.from({ length: 1025 }, (_, id) => [id, 1]))],
   ["logit_bias", Array(limits.MAX_LOGIT_BIASES + 1).fill([5, 1])],
   ["return_progress", 1],
   ["grammar", "root ::= canary"],
@@ -217,4 +228,64 @@ Deno.test("schema: fields of the prototype are no fields of the request", async 
     equal((await response.json()).choices.length, 1);
   }
   equal(({} as Record<string, unknown>)["stream"], undefined);
+});
+
+Deno.test("schema: two names of one field must agree", async () => {
+  const names = [["repetition_penalty", "repeat_penalty"], ["typical_p", "typical"]] as const;
+  for (const path of PATHS) {
+    for (const [name, alias] of names) {
+      await expectStatus(path, { [name]: 0.5, [alias]: 0.5 }, 200);
+      await expectStatus(path, { [name]: 0.5, [alias]: null }, 200);
+      await expectStatus(path, { [name]: 0.5, [alias]: 0.25 }, 400, alias);
+    }
+  }
+});
+
+Deno.test("schema: each name and form of penalties and biases reaches the engine", async () => {
+  const biases = Object.fromEntries(Array.from({ length: 1024 }, (_, id) => [id + 3072, -100]));
+  const cases: [fields: object, sampling: object][] = [
+    [{}, { typicalP: 1, repetitionPenalty: 1, frequencyPenalty: 0, logitBias: [] }],
+    [{ repetition_penalty: 1.5 }, { repetitionPenalty: 1.5 }],
+    [{ repeat_penalty: 0.5 }, { repetitionPenalty: 0.5 }],
+    [{ typical_p: 0.5 }, { typicalP: 0.5 }],
+    [{ typical: 0.25 }, { typicalP: 0.25 }],
+    [{ frequency_penalty: -2, presence_penalty: 2 }, { frequencyPenalty: -2, presencePenalty: 2 }],
+    [{ logit_bias: { 4095: 100, 0: -0.5 } }, { logitBias: [[0, -0.5], [4095, 100]] }],
+    [{ logit_bias: [[7, 1], [4095, false], [7, 2]] }, { logitBias: [[7, 2], [4095, -100]] }],
+    [{ logit_bias: biases }, { logitBias: Object.entries(biases).map(([id, b]) => [+id, b]) }],
+    [{ logit_bias: null }, { logitBias: [] }],
+  ];
+  for (const path of PATHS) {
+    for (const [fields, wanted] of cases) {
+      await expectStatus(path, fields, 200);
+      const { sampling } = engine.requests.at(-1)!;
+      for (const [name, value] of Object.entries(wanted)) {
+        deepEqual(sampling[name as keyof typeof sampling], value, JSON.stringify(fields));
+      }
+    }
+  }
+});
+
+Deno.test("schema: a tool's objects have a bound on their keys", async () => {
+  const toolOf = (keys: number) => {
+    const parameters = Object.fromEntries(Array.from({ length: keys }, (_, key) => [`k${key}`, 1]));
+    return [{ type: "function", function: { name: "f", parameters } }];
+  };
+  await expectStatus("/v1/chat/completions", { tools: toolOf(limits.MAX_TOOL_KEYS) }, 200);
+  const tools = toolOf(limits.MAX_TOOL_KEYS + 1);
+  await expectStatus("/v1/chat/completions", { tools }, 400, "tools");
+});
+
+Deno.test("schema: a body's fields are bounded in number", async () => {
+  const colons = { user: '":"'.repeat(limits.MAX_BODY_FIELDS) };
+  const sound = JSON.stringify({ ...BASE["/v1/completions"], ...colons });
+  const own = 2;
+  for (const [more, status] of [[0, 200], [1, 400]] as const) {
+    const count = limits.MAX_BODY_FIELDS - own - 1 + more;
+    const fields = Array.from({ length: count }, (_, at) => `"k${at}":0`).join();
+    const response = await post(app, "/v1/completions", `${sound.slice(0, -1)},"x":{${fields}}}`);
+    equal(response.status, status);
+    const text = await response.text();
+    if (status === 400) ok(JSON.parse(text).error.message.includes("fields, found more"));
+  }
 });

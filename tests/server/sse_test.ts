@@ -112,7 +112,7 @@ Deno.test("stream: a client that leaves ends source and lifetime, also during a 
   }
 });
 
-Deno.test("stream: a reader that does not read is cut off, and finds out when it does", async () => {
+Deno.test("stream: a reader that does not read is cut off, and learns why", async () => {
   let ended = false;
   const { reader, engine, life } = open(
     async function* () {
@@ -152,7 +152,7 @@ Deno.test("stream: a reader within its time is not cut off", async () => {
   match(text, /data: 5\n\ndata: \[DONE\]\n\n$/);
 });
 
-Deno.test("stream: over a socket, a client that reads nothing holds little and is cut off", async () => {
+Deno.test("stream: over a socket, a client that reads nothing is cut off", async () => {
   const EVENT_BYTES = 1000;
   let taken = 0;
   let engine: FakeEngine | undefined;

@@ -48,6 +48,29 @@ export async function simulate(seed: number, eventCount: number): Promise<Simula
   }
 }
 
+/** Runs `count` seeds from `first` and prints what happened; asserts that enough did. */
+export async function simulateMany(
+  first: number,
+  count: number,
+  eventCount: number,
+): Promise<void> {
+  const sum = { finished: 0, cancelled: 0, failed: 0, preemptions: 0 };
+  const began = performance.now();
+  for (let seed = first; seed < first + count; seed++) {
+    const { finished, cancelled, failed, preemptions } = await simulate(seed, eventCount);
+    sum.finished += finished;
+    sum.cancelled += cancelled;
+    sum.failed += failed;
+    sum.preemptions += preemptions;
+  }
+  const milliseconds = (performance.now() - began) / count;
+  console.log(
+    `seeds ${first} to ${first + count - 1}: ${JSON.stringify(sum)}, ` +
+      `${milliseconds.toFixed(1)} ms a seed`,
+  );
+  for (const events of Object.values(sum)) assert.ok(events > count / 10);
+}
+
 class Simulation {
   /** The last events. */
   readonly trace: string[] = [];

@@ -10,7 +10,7 @@ import {
   TOKENS,
   tokensOf,
   untilReady,
-} from "./recovery.ts";
+} from "../server/recovery.ts";
 
 Deno.test("engine: a device lost at any step of a run ends the requests and serves again", async () => {
   const wanted = await golden("cpu");

@@ -9,7 +9,7 @@ import {
   startServer,
   type StreamedText,
   until,
-} from "./running.ts";
+} from "../server/running.ts";
 
 const SEED = 91;
 const WORDS = "the a fox river old bridge sun went under over and then slowly every child".split(

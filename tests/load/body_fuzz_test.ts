@@ -1,10 +1,16 @@
-/** Seeded bodies against every POST route: only 2xx and 4xx, and every refusal an error object. */
-import { deepEqual, ok } from "node:assert/strict";
+/**
+ * Seeded bodies against every POST route: only 2xx and 4xx, every refusal an error object, and no
+ * word of a request in an error or in the log.
+ */
+import { deepEqual, equal, ok } from "node:assert/strict";
+import { startLog } from "../../runtime/log.ts";
 import { randomSource } from "../reference/random.ts";
-import { appOver, FakeEngine, post } from "./fake_engine.ts";
+import { appOver, FakeEngine, post } from "../server/fake_engine.ts";
 
 const SEED = 4_711;
-const BODIES = 4000;
+const BODIES = 100_000;
+/** In keys, values and damaged text. */
+const CANARY = "canary";
 
 const NAMES = [
   ...["messages", "prompt", "content", "tokens", "role", "name", "type", "text", "tools", "id"],
@@ -12,9 +18,11 @@ const NAMES = [
   ...["stream_options", "include_usage", "max_tokens", "max_completion_tokens", "temperature"],
   ...["top_p", "top_k", "min_p", "seed", "logprobs", "top_logprobs", "echo", "model", "suffix"],
   ...["best_of", "logit_bias", "response_format", "tool_choice", "__proto__", "constructor", ""],
+  ...["frequency_penalty", "presence_penalty", "repetition_penalty", "repeat_penalty", "typical_p"],
+  ...["typical", "return_progress", "grammar", "with_pieces", "parse_special", "5", "4096", CANARY],
 ];
 const TEXTS = ["", "x", "user", "assistant", "tool", "system", "text", "function", "kedge-tiny"];
-const ODD = ["<|im_end|>", "\ud800", "\u0000", "🙂", "null", "auto", "__proto__"];
+const ODD = ["<|im_end|>", "\ud800", "\u0000", "🙂", "null", "auto", "__proto__", CANARY];
 const NUMBERS = [0, 1, -1, 0.5, 2, 16, 20, 21, 4095, 4096, 2 ** 31, 2 ** 53, 1e308, -1e308, -0];
 
 class Bodies {
@@ -69,24 +77,46 @@ class Bodies {
 }
 
 Deno.test(`fuzz: ${BODIES} bodies, seed ${SEED}`, async () => {
-  const app = appOver(new FakeEngine({ output: "a b" }));
+  let lines = 0;
+  const leaks: string[] = [];
+  startLog({
+    level: "debug",
+    form: "json",
+    write(line) {
+      lines++;
+      if (line.includes(CANARY)) leaks.push(line);
+    },
+  });
+  const engine = new FakeEngine({ output: "a b" });
+  const app = appOver(engine);
   const bodies = new Bodies(SEED);
   const paths = ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"];
   const statuses = new Map<number, number>();
+  const began = performance.now();
+  let slowest = 0;
   for (let round = 0; round < BODIES; round++) {
     const body = bodies.next();
     const path = paths[round % paths.length]!;
+    const asked = performance.now();
     const response = await post(app, path, body);
-    statuses.set(response.status, (statuses.get(response.status) ?? 0) + 1);
     const text = await response.text();
-    ok(response.status === 200 || [400, 404].includes(response.status), `${path} ${body}: ${text}`);
-    if (response.status !== 200) {
-      const { error } = JSON.parse(text);
-      deepEqual(Object.keys(error), ["message", "type", "param", "code"], body);
-    } else {
+    slowest = Math.max(slowest, performance.now() - asked);
+    const { status } = response;
+    statuses.set(status, (statuses.get(status) ?? 0) + 1);
+    ok(status === 200 || [400, 404].includes(status), `${path} ${body}: ${text}`);
+    if (status === 200) {
       ok(!text.includes('"error"'), `${path} ${body}: ${text}`);
+      continue;
     }
+    const { error } = JSON.parse(text);
+    deepEqual(Object.keys(error), ["message", "type", "param", "code"], body);
+    equal(text.includes(CANARY), false, `${path} ${body}: ${text}`);
   }
+  const took = performance.now() - began;
   console.log(`statuses: ${[...statuses].map((pair) => pair.join(" x ")).join(", ")}`);
+  console.log(`${(took / 1000).toFixed(1)} s, the slowest in ${slowest.toFixed(1)} ms`);
   ok(statuses.get(200)! > BODIES / 20, "the bodies reach no generation");
+  ok(lines >= BODIES, "the log was not looked at");
+  deepEqual(leaks, []);
+  deepEqual([engine.places, engine.running], [0, 0]);
 });

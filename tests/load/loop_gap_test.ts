@@ -5,16 +5,20 @@
  */
 import { equal, ok } from "node:assert/strict";
 import type { Hono } from "hono";
-import { appOver, FakeEngine, post } from "./fake_engine.ts";
+import { randomSource } from "../reference/random.ts";
+import { appOver, FakeEngine, post } from "../server/fake_engine.ts";
 
 const HOLE_MS = 25;
 const ROUNDS = 4;
 const STREAMS = 8;
 const MEGABYTE = 1_000_000;
+const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 
 const words = "The quick brown fox jumps over the lazy dog; Grüße aus Köln, 12345 mal. ";
 const text = words.repeat(MEGABYTE / words.length);
 const half = Math.floor(text.length / 2);
+const random = randomSource(8_128);
+const letters = Array.from({ length: MEGABYTE }, () => LETTERS[Math.floor(random() * 26)]).join("");
 const userOf = (content: unknown) => ({ role: "user", content });
 const ids = Array.from({ length: 200_000 }, (_, at) => 97 + at % 26);
 
@@ -38,6 +42,10 @@ const CASES: readonly [name: string, path: string, fields: object][] = [
   ["nothing else", CHAT, { messages: [userOf("x")] }],
   ["one message", CHAT, { messages: [userOf(text)] }],
   ["one message, streamed", CHAT, { messages: [userOf(text)], stream: true }],
+  ["one word", CHAT, { messages: [userOf("x".repeat(MEGABYTE))] }],
+  ["random letters", CHAT, { messages: [userOf(letters)] }],
+  ["emoji", CHAT, { messages: [userOf("🙂👍🏽".repeat(MEGABYTE / 14))] }],
+  ["spaces", COMPLETIONS, { prompt: " \n".repeat(MEGABYTE / 3) }],
   ["eight at once", CHAT, { messages: [userOf(text.slice(half))] }],
   ["parts", CHAT, {
     messages: [userOf(Array(1000).fill({ type: "text", text: "a ".repeat(500) }))],
@@ -56,7 +64,7 @@ const CASES: readonly [name: string, path: string, fields: object][] = [
   ["ids", COMPLETIONS, { prompt: ids }],
   ["an ignored list", COMPLETIONS, { prompt: "x", ignored: ids }],
   ["echoed, streamed", COMPLETIONS, { prompt: text, echo: true, stream: true }],
-  ["scored", COMPLETIONS, { prompt: ids.slice(0, 20_000), echo: true, logprobs: 2, max_tokens: 0 }],
+  ["scored", COMPLETIONS, { prompt: ids.slice(0, 10_000), echo: true, logprobs: 2, max_tokens: 0 }],
   ["tokenize", "/tokenize", { prompt: text }],
   ["tokenize, pieces", "/tokenize", { prompt: text, with_pieces: true, return_token_strs: true }],
   ["detokenize", "/detokenize", { tokens: ids }],
@@ -114,7 +122,7 @@ function bodyOf(bytes: Uint8Array<ArrayBuffer>): ReadableStream<Uint8Array<Array
   });
 }
 
-Deno.test(`loop: ${CASES.length} large requests hold the thread for ${HOLE_MS} ms at most`, async () => {
+Deno.test(`loop: no large request holds the thread for over ${HOLE_MS} ms`, async () => {
   const engine = new FakeEngine(
     (request) =>
       request.promptIds.length < 20 && request.maxTokens > 100

@@ -1,7 +1,7 @@
 /** Far more requests than the queue holds. */
 import assert from "node:assert/strict";
 import type { Answer } from "./overload_client.ts";
-import { completionRequest, startServer } from "./running.ts";
+import { completionRequest, startServer } from "../server/running.ts";
 
 const REQUESTS = 1_000;
 const [SLOTS, QUEUE] = [4, 64];
