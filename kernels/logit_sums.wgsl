@@ -4,7 +4,7 @@
 //   logits  f32 [row_count][width], for the target alone
 //   wanted  [row_count] of temperature, target: f32, u32 (width or more: none)
 //   sums    [row_count] of ln sum exp(l), ln sum exp(l / temperature) (0 for temperature 0), the
-//           target's logit (0 without one): f32; 1 if any of the row is NaN or infinite, else 0: u32
+//           target's logit (0 without one): f32; 1 if any of the row is NaN or infinite, else 0
 //
 // One workgroup: one row, always summed in the same order. Loops: 2 part_count / 64 + 12 turns.
 

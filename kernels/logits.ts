@@ -138,8 +138,9 @@ export class Logits {
   }
 
   /**
-   * Brings what the next `encode` is to do to the GPU. Throws when there are too many rows or edits,
-   * or a number is beyond the capacity or the vocabulary. Earlier steps must have been submitted.
+   * Brings what the next `encode` is to do to the GPU. Throws when there are too many rows or
+   * edits, or a number is beyond the capacity or the vocabulary. Earlier steps must have been
+   * submitted.
    */
   setRows(rows: readonly LogitRow[]): void {
     const { logitRows, rows: rowsMax, logitEdits } = this.capacity;

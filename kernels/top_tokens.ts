@@ -40,8 +40,8 @@ export interface TopTokensScratch {
 }
 
 /**
- * best[row] = the 256 best of logits[row] in order: largest first, of equal ones the lower id first;
- * logits f32 [rowCount][width], best [rowCount][256] of key and id, see top_tokens.wgsl.
+ * best[row] = the 256 best of logits[row] in order: largest first, of equal ones the lower id
+ * first; logits f32 [rowCount][width], best [rowCount][256] of key and id, see top_tokens.wgsl.
  */
 export function topTokens(
   recorder: Recorder,

@@ -1,4 +1,5 @@
-// The best 256 of every 1,024 items of a row, in order: largest first, of equals the lower id first.
+// The best 256 of every 1,024 items of a row, in order: largest first, of equals the lower id
+// first.
 //
 //   source  from_logits = 1: f32 [row_count][width], an item's id is its place;
 //           else [row_count][width] of key, id: u32, every 256 of them in order

@@ -31,15 +31,16 @@ export interface SampleParameters {
  *
  * The filters apply to softmax(logits / temperature) in the order top-k, typical-p, top-p, min-p;
  * each counts shares of what the one before left. Of equally probable tokens the lower id counts as
- * more probable. Weights of whole rows are f32, within 4e-6 of the exact ones; tokens 2^24 times the
- * vocabulary size less probable than the best have weight 0.
+ * more probable. Weights of whole rows are f32, within 4e-6 of the exact ones; tokens 2^24 times
+ * the vocabulary size less probable than the best have weight 0.
  *
  * The draw is the first token at which the cumulated weight of the kept tokens exceeds u times its
- * sum: first the 256 best, best first, then all others in the order of their ids; with typical-p and
- * more than 256 tokens all in the order of their ids. Where a nucleus is larger than the 256 best a
- * token outside of it is drawn again with the next u. u = uniform(seed, position) is output number
- * `position` of the SplitMix64 generator whose state is the first output of one seeded with `seed`,
- * its upper 53 bits as a fraction; the further ones are outputs of a generator with that state.
+ * sum: first the 256 best, best first, then all others in the order of their ids; with typical-p
+ * and more than 256 tokens all in the order of their ids. Where a nucleus is larger than the 256
+ * best a token outside of it is drawn again with the next u. u = uniform(seed, position) is output
+ * number `position` of the SplitMix64 generator whose state is the first output of one seeded with
+ * `seed`, its upper 53 bits as a fraction; the further ones are outputs of a generator with that
+ * state.
  */
 export class Sampler {
   #sampler: wasm.Sampler;

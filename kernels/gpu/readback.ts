@@ -3,9 +3,9 @@
  *
  * Awaiting `mapAsync` costs 10 ms in Deno: it waits for the GPU in the call itself and then sleeps.
  * So the fast way maps without awaiting and takes the range at once. It leans on that behaviour,
- * and on a buffer that was never mapped before it aborts the process: every staging buffer is mapped
- * and awaited once first, and a self-test at the start compares both ways. Where they differ, every
- * read awaits.
+ * and on a buffer that was never mapped before it aborts the process: every staging buffer is
+ * mapped and awaited once first, and a self-test at the start compares both ways. Where they
+ * differ, every read awaits.
  */
 import type { Gpu } from "./gpu.ts";
 import type { Recorder } from "./recorder.ts";
@@ -68,8 +68,8 @@ export class Readback {
   }
 
   /**
-   * Records copies of these parts, one behind the other, and submits nothing: `take` gives them once
-   * the recorder has been submitted. Until then nothing else may be read through this.
+   * Records copies of these parts, one behind the other, and submits nothing: `take` gives them
+   * once the recorder has been submitted. Until then nothing else may be read through this.
    */
   record(recorder: Recorder, parts: readonly ReadPart[]): void {
     const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);

@@ -147,10 +147,10 @@ export interface Engine {
   /** Restarts since the start. */
   readonly restarts: number;
   /**
-   * Takes a place in the bounded queue, before any work is done for a request; whoever took it gives
-   * it back when the request has been answered. `promptTokens`: an estimate. Throws OverloadedError
-   * when the queue is full or the engine takes no requests, and RateLimitError when the owner has
-   * its fill; both say when to try again.
+   * Takes a place in the bounded queue, before any work is done for a request; whoever took it
+   * gives it back when the request has been answered. `promptTokens`: an estimate. Throws
+   * OverloadedError when the queue is full or the engine takes no requests, and RateLimitError when
+   * the owner has its fill; both say when to try again.
    */
   reserve(owner: string, limits: OwnerLimits, promptTokens: number): Place;
   /**
@@ -162,7 +162,9 @@ export interface Engine {
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
   /** Takes no new requests from now on; those under way run on. */
   drain(): void;
-  /** Tokens routed to each expert since the engine (re)started, [MoE layers in order][expertCount]. */
+  /**
+   * Tokens routed to each expert since the engine (re)started, [MoE layers in order][expertCount].
+   */
   expertUse(): Promise<{ readonly expertCount: number; readonly tokens: Float64Array }>;
   /** Ends the Worker; running requests fail. */
   close(): Promise<void>;

@@ -136,7 +136,9 @@ function modelInfo(folder: ModelFolder, device: Device) {
   };
 }
 
-/** Runs steps until nothing can run. Between steps the event loop turns, so that messages arrive. */
+/**
+ * Runs steps until nothing can run. Between steps the event loop turns, so that messages arrive.
+ */
 async function run(): Promise<void> {
   running = true;
   try {

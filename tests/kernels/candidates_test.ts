@@ -1,4 +1,7 @@
-/** logit_edits, logit_parts, logit_sums, top_tokens, feed_tokens: from a row of logits to the next token. */
+/**
+ * logit_edits, logit_parts, logit_sums, top_tokens, feed_tokens: from a row of logits to the next
+ * token.
+ */
 import assert from "node:assert";
 import { Recorder } from "../../kernels/gpu/recorder.ts";
 import { compileFeedTokens, feedTokens } from "../../kernels/feed_tokens.ts";

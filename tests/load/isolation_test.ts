@@ -25,7 +25,7 @@ const CAPACITY: Capacity = {
   latentFormat: "f16",
 };
 
-Deno.test(`isolation: ${REUSES} reuses of slots with cancels at random steps leave no bit`, async () => {
+Deno.test(`isolation: ${REUSES} reuses of slots after cancels leave no bit`, async () => {
   const folder = await openModelFolder(new URL("../golden/micro", import.meta.url).pathname);
   const { shape } = folder.config;
   const device = await openDevice("cpu", shape);

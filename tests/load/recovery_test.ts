@@ -12,7 +12,7 @@ import {
   untilReady,
 } from "../server/recovery.ts";
 
-Deno.test("engine: a device lost at any step of a run ends the requests and serves again", async () => {
+Deno.test("engine: a device lost at any step ends the requests and serves again", async () => {
   const wanted = await golden("cpu");
   let slowest = 0;
   for (let step = 1; step <= TOKENS; step++) {

@@ -28,7 +28,7 @@ Deno.test("EventQueue delivers in order and ends with the error", async () => {
   assert.deepEqual(told, []);
 });
 
-Deno.test("EventQueue pauses a reader that is behind and resumes it once it has caught up", async () => {
+Deno.test("EventQueue pauses a reader that is behind until it has caught up", async () => {
   const { queue, told } = make();
   for (let id = 0; id < PENDING_EVENTS_MAX; id++) queue.push(token(id));
   queue.push(token(PENDING_EVENTS_MAX)); // of the step that was under way

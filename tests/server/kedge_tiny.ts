@@ -3,11 +3,7 @@
  */
 import assert from "node:assert";
 import OpenAI from "openai";
-import type { Engine } from "../../runtime/engine/engine.ts";
-import { startEngine } from "../../runtime/engine/start.ts";
-import { createApp } from "../../runtime/http/app.ts";
-import { openModelFolder } from "../../runtime/weights/model_folder.ts";
-import { loadTextModule, Tokenizer } from "../../wasm/text.ts";
+import { MODEL, type RunningServer, startServer } from "./running.ts";
 
 interface Sample {
   readonly name: string;
@@ -20,39 +16,19 @@ interface Sample {
   readonly min_top2_gap: number;
 }
 
-const MODEL = new URL("../../models/kedge-tiny", import.meta.url).pathname;
 /** Above this distance of the two best logits, rounding can't turn a token. */
 const EXACT_GAP = 0.02;
 /** Along given ids: f16 latents and other summation orders move log-probabilities by less. */
 const LOGPROB_LARGEST = 1e-2;
 
-interface Running {
-  readonly engine: Engine;
+interface Running extends RunningServer {
   readonly client: OpenAI;
-  readonly tokenizer: Tokenizer;
-  readonly url: string;
-  stop(): Promise<void>;
 }
 
 async function start(device: "cpu" | "webgpu"): Promise<Running> {
-  const engine = await startEngine({ modelDirectory: MODEL, device, contextTokens: 2_048 });
-  const folder = await openModelFolder(MODEL);
-  loadTextModule();
-  const { tiktokenModel, specials } = folder.tokenizer;
-  const tokenizer = new Tokenizer(tiktokenModel, specials, folder.config.shape.vocabularySize);
-  const app = createApp({ engine, tokenizer, generation: folder.generation });
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
-  const url = `http://127.0.0.1:${server.addr.port}`;
-  return {
-    engine,
-    tokenizer,
-    url,
-    client: new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 }),
-    async stop() {
-      await server.shutdown();
-      await engine.close();
-    },
-  };
+  const server = await startServer({ device });
+  const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none", maxRetries: 0 });
+  return { ...server, client };
 }
 
 /** `names`: the samples to run; a software adapter is too slow for all. */

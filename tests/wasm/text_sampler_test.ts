@@ -17,8 +17,8 @@ const greedy: SampleParameters = {
 const BEST = 256;
 
 /**
- * u of a draw: output `position` of SplitMix64 seeded with the first output for `seed`; of a further
- * attempt an output of one seeded with that.
+ * u of a draw: output `position` of SplitMix64 seeded with the first output for `seed`; of a
+ * further attempt an output of one seeded with that.
  */
 function uniform(seed: number, position: number, attempt: number): number {
   const mask = (1n << 64n) - 1n;
@@ -97,18 +97,28 @@ function sampleByDefinition(
   }
   const kept = nucleus.filter(({ weight }) => weight >= bound);
   const isAll = topped.length <= BEST;
-  const drawn = isAll
-    ? kept
-    : typicalP < 1
-    ? kept.toSorted((a, b) => a.id - b.id)
-    : bestFirst(kept);
+  if (isAll || typicalP < 1) {
+    const pool = isAll ? kept : kept.toSorted((a, b) => a.id - b.id);
+    return drawFrom(pool, kept, margin, (attempt) => uniform(seed, position, attempt));
+  }
   // Tokens outside of a large nucleus are drawn and drawn again.
-  const isLarge = !isAll && typicalP === 1 && kept.length > BEST && topP < 1;
-  const pool = isLarge ? bestFirst(topped.filter(({ weight }) => weight >= bound)) : drawn;
+  const isLarge = kept.length > BEST && topP < 1;
+  const pool = isLarge ? topped.filter(({ weight }) => weight >= bound) : kept;
+  return drawFrom(bestFirst(pool), kept, margin, (attempt) => uniform(seed, position, attempt));
+}
+
+/** Draws from `pool` until the token is one of `kept`. */
+function drawFrom(
+  pool: readonly Kept[],
+  kept: readonly Kept[],
+  before: number,
+  draw: (attempt: number) => number,
+): Reference {
+  let margin = before;
   const inside = new Set(kept.map(({ id }) => id));
   const poolSum = sumOf(pool);
   for (let attempt = 0;; attempt++) {
-    const target = uniform(seed, position, attempt) * poolSum;
+    const target = draw(attempt) * poolSum;
     let [sum, token] = [0, pool.at(-1)!.id];
     for (const { id, weight } of pool) {
       sum += weight;

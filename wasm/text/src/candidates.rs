@@ -59,8 +59,8 @@ struct Weighed {
     deviation: f64,
 }
 
-/// A draw from the best tokens of a row of `size`, in order. `total`: the weights' sum over all that
-/// top-k keeps, where that is more than `best`.
+/// A draw from the best tokens of a row of `size`, in order. `total`: the weights' sum over all
+/// that top-k keeps, where that is more than `best`.
 pub fn choose(
     best: &[Token],
     size: usize,

@@ -63,8 +63,8 @@ impl Exp2 {
         })
     }
 
-    /// weights = 2^((values - max) * scale), 0 where the exponent is below `floor` >= -126. Both are
-    /// of one block. Within 4e-6 of the exact weight, relative.
+    /// weights = 2^((values - max) * scale), 0 where the exponent is below `floor` >= -126. Both
+    /// are of one block. Within 4e-6 of the exact weight, relative.
     pub fn weigh_block(&self, values: &[f32], weights: &mut [f32; BLOCK], shape: [f32; 3]) {
         let exp2 = self.vectors(shape);
         for (values, weights) in values.chunks_exact(LANES).zip(weights.chunks_exact_mut(LANES)) {
