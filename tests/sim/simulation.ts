@@ -13,8 +13,8 @@ import { SIM_STOP_IDS, SIM_VOCABULARY } from "./hash_device.ts";
 
 /** The hash device computes nothing of a model's. */
 const SHAPE = { layers: [], vocabularySize: SIM_VOCABULARY } as unknown as ModelShape;
-/** Steps in which all that waits and runs must end once nothing more arrives. */
-const DRAIN_STEPS = 20_000;
+/** Once nothing more arrives, all must end in this many steps a token: some give way and repeat. */
+const DRAIN_STEPS_PER_TOKEN = 10;
 const TRACE_EVENTS = 30;
 
 /** A client and what it has got. */
@@ -322,9 +322,12 @@ class Simulation {
       client.isPaused = false;
       this.#generation.setPaused(client.id, false);
     }
-    let steps = 0;
+    let left = DRAIN_STEPS_PER_TOKEN;
+    for (const { request: { promptIds, maxTokens } } of this.#clients.values()) {
+      left += DRAIN_STEPS_PER_TOKEN * (promptIds.length + maxTokens);
+    }
     while (this.#clients.size > 0) {
-      assert.ok(++steps < DRAIN_STEPS, `${this.#clients.size} requests never end`);
+      assert.ok(left-- > 0, `${this.#clients.size} requests never end`);
       const before = this.#device;
       await this.#step();
       this.#checkPools();
