@@ -23,7 +23,8 @@ async function serveBroken(model: BrokenModel): Promise<void> {
     }).output();
     const elapsed = performance.now() - began;
     const lines = new TextDecoder().decode(stderr).trim().split("\n");
-    const faults = lines.filter((line) => !line.startsWith("device:"));
+    // The log's lines are JSON.
+    const faults = lines.filter((line) => !line.startsWith("{"));
     assert.strictEqual(faults.length, 1, `${model.name}: ${faults.join(" / ")}`);
     assert.match(faults[0]!.replace(/^kedge: /, ""), model.expected, model.name);
     assert.strictEqual(code, EXIT_MODEL, model.name);
