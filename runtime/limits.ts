@@ -103,6 +103,8 @@ export const MIN_REPETITION_PENALTY = 0.01;
 export const MAX_REPETITION_PENALTY = 2;
 /** logprobs and top_logprobs, as in OpenAI's chat API. */
 export const MAX_LOGPROBS = 20;
+/** stop_token_ids of a request, beside the model's own. */
+export const MAX_STOP_TOKEN_IDS = 64;
 /** Stop strings of a request. */
 export const MAX_STOPS = 16;
 /** Characters (UTF-16 units) of one stop string: that much text may be held back. */

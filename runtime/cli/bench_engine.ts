@@ -89,6 +89,7 @@ function greedyRequest(
     promptIds: Uint32Array.from(randomIntegers(seed, engine.model.vocabularySize, promptTokens)),
     maxTokens,
     sampling: GREEDY_SAMPLING,
+    minTokens: 0,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

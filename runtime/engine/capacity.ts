@@ -2,13 +2,18 @@
 import { DeviceError } from "../errors.ts";
 import {
   LOGIT_BYTES_MAX,
+  MAX_EOS_IDS,
   MAX_LOGIT_BIASES,
+  MAX_STOP_TOKEN_IDS,
   PAGE_TOKENS,
   PENALTY_WINDOW_TOKENS,
   POOL_TOKENS_PER_SLOT,
   STEP_ROWS,
 } from "../limits.ts";
 import type { Capacity, ModelShape } from "../model/device.ts";
+
+/** Edits of one sequence's logits: penalties, biases, and the stop ids of a text still too short. */
+const EDITS_MAX = PENALTY_WINDOW_TOKENS + MAX_LOGIT_BIASES + MAX_EOS_IDS + MAX_STOP_TOKEN_IDS;
 
 /** Share of a memory budget kept for the buffers of a step. */
 const SCRATCH_SHARE = 0.1;
@@ -56,7 +61,7 @@ export function planCapacity(shape: ModelShape, options: CapacityOptions): Capac
     logitRows: Math.max(logitRowsMin, Math.min(rows, logitRowsMax)),
     sequences: slots,
     pagesPerSequence: Math.ceil(contextTokens / PAGE_TOKENS),
-    logitEdits: slots * Math.min(shape.vocabularySize, PENALTY_WINDOW_TOKENS + MAX_LOGIT_BIASES),
+    logitEdits: slots * Math.min(shape.vocabularySize, EDITS_MAX),
     latentFormat,
   };
 }

@@ -34,6 +34,8 @@ export interface GenerateRequest {
    * exceed the context. */
   readonly maxTokens: number;
   readonly sampling: SamplingParameters;
+  /** None of `stopIds` is chosen before this many tokens were generated. */
+  readonly minTokens: number;
   /** Generation ends after any of these; the id is delivered as the last token. */
   readonly stopIds: readonly number[];
   /**

@@ -3,6 +3,9 @@ import type { LogitEdits } from "../model/device.ts";
 import { PENALTY_WINDOW_TOKENS } from "../limits.ts";
 import type { GenerateRequest } from "./engine.ts";
 
+/** Added to the logit of what may not be chosen: beyond any bias, and finite, as rows must be. */
+const BANNED = -1e30;
+
 /** Counts of ids in the last PENALTY_WINDOW_TOKENS tokens of a sequence. */
 export class Penalties {
   /** Times an id stands in the window, in prompt or output. */
@@ -12,10 +15,11 @@ export class Penalties {
   readonly #window: { readonly id: number; readonly isGenerated: boolean }[] = [];
   readonly #bias: ReadonlyMap<number, number>;
   #start = 0;
+  #generatedTokens = 0;
 
   private constructor(private readonly request: GenerateRequest) {
     this.#bias = new Map(request.sampling.logitBias);
-    if (!this.changes) return;
+    if (!this.#counts) return;
     const { promptIds } = request;
     for (
       let at = Math.max(0, promptIds.length - PENALTY_WINDOW_TOKENS);
@@ -34,13 +38,24 @@ export class Penalties {
 
   /** Whether the edits depend on the tokens generated so far. */
   get changes(): boolean {
+    return this.#counts || this.#isShort;
+  }
+
+  /** Whether tokens are counted. */
+  get #counts(): boolean {
     const { frequencyPenalty, presencePenalty, repetitionPenalty } = this.request.sampling;
     return frequencyPenalty !== 0 || presencePenalty !== 0 || repetitionPenalty !== 1;
   }
 
+  /** Whether the text is shorter than it may end. */
+  get #isShort(): boolean {
+    return this.#generatedTokens < this.request.minTokens;
+  }
+
   /** Counts a generated token. */
   push(id: number): void {
-    if (this.changes) this.#push(id, true);
+    this.#generatedTokens++;
+    if (this.#counts) this.#push(id, true);
   }
 
   /**
@@ -50,14 +65,15 @@ export class Penalties {
   edits(): LogitEdits {
     const { frequencyPenalty, presencePenalty, repetitionPenalty } = this.request.sampling;
     const counted = repetitionPenalty !== 1 ? this.#present : this.#generated;
-    const ids = Uint32Array.from(new Set([...counted.keys(), ...this.#bias.keys()]));
+    const banned = new Set(this.#isShort ? this.request.stopIds : []);
+    const ids = Uint32Array.from(new Set([...counted.keys(), ...this.#bias.keys(), ...banned]));
     const divide = new Float32Array(ids.length).fill(1);
     const add = new Float32Array(ids.length);
     ids.forEach((id, at) => {
       const generated = this.#generated.get(id) ?? 0;
       if (this.#present.has(id)) divide[at] = repetitionPenalty;
       add[at] = (this.#bias.get(id) ?? 0) - generated * frequencyPenalty -
-        (generated > 0 ? presencePenalty : 0);
+        (generated > 0 ? presencePenalty : 0) + (banned.has(id) ? BANNED : 0);
     });
     return { ids, divide, add };
   }

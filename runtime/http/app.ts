@@ -13,7 +13,8 @@ import { MeasuredEngine } from "./measured_engine.ts";
 import { Metrics, showMetrics } from "./metrics.ts";
 import { listModels, showModel } from "./models.ts";
 import { observe, usageOf } from "./observe.ts";
-import { answerDetokenize, answerTokenize } from "./tokenize.ts";
+import { showProps } from "./props.ts";
+import { answerDetokenize, answerTemplate, answerTokenize } from "./tokenize.ts";
 
 export type { AppDependencies } from "./generation.ts";
 
@@ -73,6 +74,8 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   get("/v1/models/:id", (context) => showModel(deps, context.req.param("id") ?? ""));
   post("/v1/chat/completions", answerChat);
   post("/v1/completions", answerCompletion);
+  get("/props", () => showProps(deps));
+  post("/apply-template", answerTemplate);
   post("/tokenize", answerTokenize);
   post("/detokenize", answerDetokenize);
   return app;

@@ -102,6 +102,11 @@ const generationFields = {
   // -1 is how some clients write "random"; so does leaving it out.
   seed: optional(integerFrom(-1, Number.MAX_SAFE_INTEGER)),
   stop,
+  stop_token_ids: optional(
+    listFrom(integerFrom(0, limits.MAX_VOCABULARY_TOKENS - 1), 0, limits.MAX_STOP_TOKEN_IDS),
+  ),
+  ignore_eos: optional(flag),
+  min_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
   stream: optional(flag),
   stream_options: optional(z.object({ include_usage: optional(flag) }, wanted("an object"))),
   n: optional(integerFrom(1, 1)),
@@ -305,6 +310,8 @@ function checkGeneration<T extends GenerationFields>(fields: T, size: number): T
   };
   const beyond = fields.logit_bias.find(([id]) => id >= size);
   if (beyond !== undefined) refuse("logit_bias", `token ids below ${size}`, beyond[0]);
+  const stopId = fields.stop_token_ids?.find((id) => id >= size);
+  if (stopId !== undefined) refuse("stop_token_ids", `token ids below ${size}`, stopId);
   for (const [name, alias] of ALIASES) {
     const value = fields[name], other = fields[alias];
     if (typeof value !== "number" || typeof other !== "number" || value === other) continue;

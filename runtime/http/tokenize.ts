@@ -1,7 +1,10 @@
-/** POST /tokenize and /detokenize, in vLLM's and in llama-server's spelling at once. */
+/**
+ * POST /tokenize, /detokenize and /apply-template, in vLLM's and in llama-server's spelling at once.
+ */
 import { z } from "zod";
 import { encodeSegments, encodeText } from "../chat/encode.ts";
 import { renderChatInSlices } from "../chat/template.ts";
+import { RequestError } from "../errors.ts";
 import { BODY_READ_MS, SLICE_ITEMS } from "../limits.ts";
 import { Slices } from "../slices.ts";
 import { StreamDecoder, type Tokenizer } from "../../wasm/text.ts";
@@ -11,6 +14,8 @@ import { type AppDependencies, checkModel } from "./generation.ts";
 import { answerJson } from "./json_answer.ts";
 import { tokenPiece, tokenText } from "./logprobs.ts";
 import { idList, parseConversation } from "./schema.ts";
+
+const templateSchema = z.object({ model: optional(anyText) });
 
 const tokenizeSchema = z.object({
   model: optional(anyText),
@@ -50,6 +55,22 @@ export async function answerTokenize(deps: AppDependencies, http: Request): Prom
       token_strs: await mapInSlices(ids, (id) => tokenText(tokenizer, id), slices),
     }),
   }, slices);
+}
+
+/** POST /apply-template: the prompt that a conversation becomes, as llama-server answers it. */
+export async function answerTemplate(deps: AppDependencies, http: Request): Promise<Response> {
+  const slices = new Slices();
+  const body = await readJsonObject(http, undefined, slices);
+  const { messages, tools } = await parseConversation(body, slices);
+  if (messages === null) {
+    throw new RequestError(
+      'read field "messages": wanted a list of messages, found none',
+      "messages",
+    );
+  }
+  checkModel(deps.engine, parseFields(templateSchema, body).model);
+  const segments = await renderChatInSlices(messages, tools, true, slices);
+  return await answerJson({ prompt: segments.map(({ text }) => text).join("") }, slices);
 }
 
 async function promptIds(

@@ -107,6 +107,7 @@ async function benchDecode(directory: string): Promise<void> {
             promptIds: Uint32Array.of(id, 5, 9),
             maxTokens: TOKENS,
             sampling: GREEDY_SAMPLING,
+            minTokens: 0,
             stopIds: [],
             logprobs: null,
             promptLogprobs: false,

@@ -119,6 +119,7 @@ function requestOf(promptIds: Uint32Array, seed: number, temperature: number): G
     promptIds,
     maxTokens: GENERATED_TOKENS,
     sampling: { ...GREEDY_SAMPLING, temperature, seed },
+    minTokens: 0,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

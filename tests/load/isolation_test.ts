@@ -46,6 +46,7 @@ Deno.test(`isolation: ${REUSES} reuses of slots after cancels leave no bit`, asy
     promptIds,
     maxTokens,
     sampling: { ...GREEDY_SAMPLING, seed },
+    minTokens: 0,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

@@ -38,6 +38,7 @@ function request(promptIds: number[], overrides: Partial<GenerateRequest> = {}):
     promptIds: Uint32Array.from(promptIds),
     maxTokens: 12,
     sampling: GREEDY_SAMPLING,
+    minTokens: 0,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

@@ -7,6 +7,7 @@ import { PENALTY_WINDOW_TOKENS } from "../../runtime/limits.ts";
 function request(sampling: Partial<SamplingParameters>, promptIds: number[] = [1, 2, 2, 7]) {
   return {
     promptIds: Uint32Array.from(promptIds),
+    minTokens: 0,
     sampling: { ...GREEDY_SAMPLING, ...sampling },
   } as unknown as GenerateRequest;
 }
@@ -47,6 +48,21 @@ Deno.test("Penalties: a bias is added to what the others take, and alone does no
   both.push(2);
   assert.deepEqual(editsOf(both).get(2), [2, 4]);
   assert.deepEqual(editsOf(both).get(30), [1, -100]);
+});
+
+Deno.test("Penalties: stop ids can't be chosen before the text is long enough", () => {
+  const asked = { ...request({ logitBias: [[3, 2]] }), minTokens: 2, stopIds: [3, 5] };
+  const penalties = Penalties.of(asked as GenerateRequest)!;
+  assert.ok(penalties.changes);
+  for (let token = 0; token < 2; token++) {
+    const edits = editsOf(penalties);
+    assert.ok(
+      [3, 5].every((id) => edits.get(id)![1] < -1e29 && Number.isFinite(edits.get(id)![1])),
+    );
+    penalties.push(9);
+  }
+  assert.equal(penalties.changes, false);
+  assert.deepEqual([...editsOf(penalties)], [[3, [1, 2]]]);
 });
 
 Deno.test("Penalties look back on a bounded window, counted exactly", () => {

@@ -50,6 +50,7 @@ export function registerKedgeTinyTests(device: "cpu" | "webgpu", names: readonly
           });
         }
         await t.step("streams what it answers whole", () => checkStreams(running));
+        await t.step("a text is as long as asked", () => checkLengths(running));
         await t.step("a client that leaves frees its slot", () => checkLeaving(running));
       } finally {
         await running.stop();
@@ -137,6 +138,20 @@ async function checkStreams({ client }: Running): Promise<void> {
   let pieces = "";
   for await (const chunk of completion) pieces += chunk.choices[0]?.text ?? "";
   assert.ok(pieces.length > 0);
+}
+
+async function checkLengths({ url }: Running): Promise<void> {
+  const tokens = async (fields: object): Promise<number> => {
+    const messages = [{ role: "user", content: "Hello!" }];
+    const body = JSON.stringify({ messages, temperature: 0, max_tokens: 48, ...fields });
+    const response = await fetch(`${url}/v1/chat/completions`, { method: "POST", body });
+    return (await response.json()).usage.completion_tokens;
+  };
+  const own = await tokens({});
+  assert.ok(own < 30);
+  assert.ok(await tokens({ min_tokens: 30 }) >= 30);
+  assert.strictEqual(await tokens({ ignore_eos: true }), 48);
+  assert.strictEqual(await tokens({ min_tokens: own }), own);
 }
 
 async function checkLeaving({ engine, url }: Running): Promise<void> {

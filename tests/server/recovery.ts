@@ -17,6 +17,7 @@ function request(overrides: Partial<GenerateRequest> = {}): GenerateRequest {
     promptIds: Uint32Array.of(70, 300, 11, 42, 9),
     maxTokens: TOKENS,
     sampling: GREEDY_SAMPLING,
+    minTokens: 0,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

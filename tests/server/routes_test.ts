@@ -1,7 +1,7 @@
 /** What is not a generation: bodies, paths, methods, models, tokens, health. */
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { MAX_BODY_BYTES, MAX_BODY_DEPTH_LEVELS } from "../../runtime/limits.ts";
-import { tinySpecials, tinyTokenizer } from "../tools/tiny_text.ts";
+import { tinyGeneration, tinySpecials, tinyTokenizer } from "../tools/tiny_text.ts";
 import { appOver, FakeEngine, post } from "./fake_engine.ts";
 
 const app = appOver(new FakeEngine());
@@ -65,7 +65,7 @@ Deno.test("routes: unknown paths and wrong methods are error objects", async () 
     const error = await errorOf(await app.request(path), 404);
     equal(error.message.includes("canary"), false);
   }
-  for (const path of [CHAT, "/v1/completions", "/tokenize", "/detokenize"]) {
+  for (const path of [CHAT, "/v1/completions", "/tokenize", "/detokenize", "/apply-template"]) {
     const response = await app.request(path);
     equal(response.headers.get("allow"), "POST");
     await errorOf(response, 405);
@@ -188,4 +188,23 @@ Deno.test("tokenize: exactly one of its three inputs", async () => {
   await errorOf(await post(app, "/tokenize", {}), 400);
   await errorOf(await post(app, "/tokenize", { prompt: "a", content: "a" }), 400);
   await errorOf(await post(app, "/tokenize", { prompt: 7 }), 400);
+});
+
+Deno.test("apply-template: the prompt that /tokenize makes ids of", async () => {
+  const messages = [{ role: "system", content: "Be brief." }, { role: "user", content: "Hi <b>" }];
+  const { prompt } = await (await post(app, "/apply-template", { messages })).json();
+  ok(prompt.includes("Be brief.") && prompt.includes("Hi <b>"));
+  const whole = await (await post(app, "/tokenize", { messages })).json();
+  const same = await (await post(app, "/tokenize", { prompt, parse_special: true })).json();
+  deepEqual(same.tokens, whole.tokens);
+  await errorOf(await post(app, "/apply-template", {}), 400);
+  await errorOf(await post(app, "/apply-template", { messages, model: "canary" }), 404);
+});
+
+Deno.test("props: defaults, slots and device", async () => {
+  const props = await (await app.request("/props")).json();
+  equal(props.model_alias, "kedge-tiny");
+  equal(props.total_slots, 4);
+  equal(props.default_generation_settings.n_ctx, 8192);
+  equal(props.default_generation_settings.params.temperature, tinyGeneration.temperature);
 });

@@ -28,6 +28,7 @@ async function expectStatus(path: Path, fields: object, status: number, param?: 
 
 const BOTH_NUMBERS: Readonly<Record<string, [least: number, most: number]>> = {
   max_tokens: [0, limits.MAX_COMPLETION_TOKENS],
+  min_tokens: [0, limits.MAX_COMPLETION_TOKENS],
   temperature: [0, limits.MAX_TEMPERATURE],
   top_p: [0, 1],
   top_k: [-1, limits.MAX_TOP_K_TOKENS],
@@ -124,6 +125,12 @@ const BAD_BOTH: readonly [field: string, value: unknown, param?: string][] = [
   ["logit_bias", Object.fromEntries(Array.from({ length: 1025 }, (_, id) => [id, 1]))],
   ["logit_bias", Array(limits.MAX_LOGIT_BIASES + 1).fill([5, 1])],
   ["return_progress", 1],
+  ["ignore_eos", 1],
+  ["stop_token_ids", 5],
+  ["stop_token_ids", ["canary"], "stop_token_ids[0]"],
+  ["stop_token_ids", [5, -1], "stop_token_ids[1]"],
+  ["stop_token_ids", [2 ** 20]],
+  ["stop_token_ids", Array(limits.MAX_STOP_TOKEN_IDS + 1).fill(5)],
   ["grammar", "root ::= canary"],
 ];
 const BAD: Readonly<Record<Path, typeof BAD_BOTH>> = {

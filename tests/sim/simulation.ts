@@ -182,6 +182,7 @@ class Simulation {
         logitBias: [],
         seed: 0,
       },
+      minTokens: 0,
       stopIds: SIM_STOP_IDS,
       logprobs,
       promptLogprobs: logprobs !== null && this.#below(2) === 0,
