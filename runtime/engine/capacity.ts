@@ -12,7 +12,9 @@ import {
 } from "../limits.ts";
 import type { Capacity, ModelShape } from "../model/device.ts";
 
-/** Edits of one sequence's logits: penalties, biases, and the stop ids of a text still too short. */
+/**
+ * Edits of one sequence's logits: penalties, biases, and the stop ids of a text still too short.
+ */
 const EDITS_MAX = PENALTY_WINDOW_TOKENS + MAX_LOGIT_BIASES + MAX_EOS_IDS + MAX_STOP_TOKEN_IDS;
 
 /** Share of a memory budget kept for the buffers of a step. */

@@ -1,5 +1,6 @@
 /**
- * POST /tokenize, /detokenize and /apply-template, in vLLM's and in llama-server's spelling at once.
+ * POST /tokenize, /detokenize and /apply-template, in vLLM's and in llama-server's spelling at
+ * once.
  */
 import { z } from "zod";
 import { encodeSegments, encodeText } from "../chat/encode.ts";

@@ -151,7 +151,8 @@ async function checkLengths({ url }: Running): Promise<void> {
   assert.ok(own < 30);
   assert.ok(await tokens({ min_tokens: 30 }) >= 30);
   assert.strictEqual(await tokens({ ignore_eos: true }), 48);
-  assert.strictEqual(await tokens({ min_tokens: own }), own);
+  // The id that ends the text is one of its tokens.
+  assert.strictEqual(await tokens({ min_tokens: own - 1 }), own);
 }
 
 async function checkLeaving({ engine, url }: Running): Promise<void> {
