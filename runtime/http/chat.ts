@@ -21,7 +21,7 @@ import { answerJson } from "./json_answer.ts";
 import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
 import { type ChatLogprob, chatLogprob } from "./logprobs.ts";
 import { type ChatRequest, parseChatRequest } from "./schema.ts";
-import { sseResponse, startSource } from "./sse.ts";
+import { startSource, streamResponse } from "./stream.ts";
 
 /** One request on its way to an answer. */
 interface ChatJob {
@@ -98,7 +98,7 @@ async function streamed(job: ChatJob): Promise<Response> {
   const { life } = job;
   const texts = generateText(job.deps, job.request, job.fields.stop, life.signal);
   const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
-  return sseResponse(chatChunks(job, started), texts, life);
+  return streamResponse(chatChunks(job, started), texts, life);
 }
 
 async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): AsyncGenerator<unknown> {

@@ -21,7 +21,7 @@ import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
 import { LegacyLogprobs } from "./logprobs.ts";
 import { mergeSources } from "./merge.ts";
 import { type CompletionRequest, parseCompletionRequest } from "./schema.ts";
-import { sseResponse, startSource } from "./sse.ts";
+import { startSource, streamResponse } from "./stream.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
 
@@ -122,7 +122,7 @@ async function whole(job: CompletionJob): Promise<Response> {
 async function streamed(job: CompletionJob): Promise<Response> {
   const pieces = allPieces(job);
   const started = await startSource(pieces, STREAM_STATUS_WAIT_MS);
-  return sseResponse(completionChunks(job, started), pieces, job.life);
+  return streamResponse(completionChunks(job, started), pieces, job.life);
 }
 
 async function* completionChunks(

@@ -1,7 +1,7 @@
 /** Silence on a stream is filled with comments, and nothing is lost or reordered by them. */
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Lifetime } from "../../runtime/http/lifetime.ts";
-import { sseResponse } from "../../runtime/http/sse.ts";
+import { streamResponse } from "../../runtime/http/stream.ts";
 import { FakeEngine } from "./fake_engine.ts";
 
 const COMMENT = ": keep-alive\n\n";
@@ -9,7 +9,7 @@ const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(reso
 
 async function writesOf(source: AsyncGenerator<unknown>, keepAliveMs: number): Promise<string[]> {
   const life = new Lifetime(new FakeEngine(), new Request("http://localhost/"), null);
-  const response = sseResponse(source, source, life, { keepAliveMs, slowReaderMs: 60_000 });
+  const response = streamResponse(source, source, life, { keepAliveMs, slowReaderMs: 60_000 });
   const writes: string[] = [];
   for await (const bytes of response.body!) writes.push(new TextDecoder().decode(bytes));
   return writes;
@@ -56,7 +56,7 @@ Deno.test("keep-alive: comments stop when the client leaves", async () => {
     yield 1;
   }();
   const times = { keepAliveMs: 10, slowReaderMs: 60_000 };
-  const reader = sseResponse(source, source, life, times).body!.getReader();
+  const reader = streamResponse(source, source, life, times).body!.getReader();
   equal(new TextDecoder().decode((await reader.read()).value), COMMENT);
   await reader.cancel();
   equal((await reader.read()).done, true);

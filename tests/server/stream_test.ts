@@ -2,18 +2,18 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { EngineError } from "../../runtime/errors.ts";
 import { Lifetime } from "../../runtime/http/lifetime.ts";
-import { sseResponse, type SseTimes } from "../../runtime/http/sse.ts";
+import { type StreamOptions, streamResponse } from "../../runtime/http/stream.ts";
 import { STREAM_WRITE_CHARACTERS } from "../../runtime/limits.ts";
 import { appOver, FakeEngine, post } from "./fake_engine.ts";
 
-const TIMES: SseTimes = { keepAliveMs: 60_000, slowReaderMs: 60_000 };
+const TIMES: StreamOptions = { keepAliveMs: 60_000, slowReaderMs: 60_000 };
 const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** A stream over `source`, and what it holds. */
-function open(source: AsyncGenerator<unknown>, times: Partial<SseTimes> = {}) {
+function open(source: AsyncGenerator<unknown>, times: Partial<StreamOptions> = {}) {
   const engine = new FakeEngine();
   const life = new Lifetime(engine, new Request("http://localhost/"), null);
-  const response = sseResponse(source, source, life, { ...TIMES, ...times });
+  const response = streamResponse(source, source, life, { ...TIMES, ...times });
   return { engine, life, response, reader: response.body!.getReader() };
 }
 
@@ -166,7 +166,7 @@ Deno.test("stream: over a socket, a client that reads nothing is cut off", async
     }();
     engine = new FakeEngine();
     const life = new Lifetime(engine, new Request("http://localhost/"), null);
-    return sseResponse(stream, stream, life, { ...TIMES, slowReaderMs: 500 });
+    return streamResponse(stream, stream, life, { ...TIMES, slowReaderMs: 500 });
   });
   try {
     const socket = await Deno.connect({ port: server.addr.port, hostname: "127.0.0.1" });

@@ -1,5 +1,5 @@
 /**
- * Server-sent events over a pull stream: the source is advanced only when the connection wants more
+ * Events over a pull stream, as server-sent events unless told otherwise: the source is advanced only when the connection wants more
  * bytes, so a slow reader holds back its own generation and nothing piles up here but one write.
  */
 import { EngineError, type KedgeError } from "../errors.ts";
@@ -7,40 +7,50 @@ import { KEEP_ALIVE_MS, SLOW_READER_MS, STREAM_WRITE_CHARACTERS } from "../limit
 import { errorBody } from "./errors.ts";
 import { ClientLeftError, type Lifetime } from "./lifetime.ts";
 
-const HEADERS = {
-  "content-type": "text/event-stream; charset=utf-8",
-  "cache-control": "no-cache",
-  // Tells nginx and its like to pass events on as they come.
-  "x-accel-buffering": "no",
-};
-
-export interface SseTimes {
-  /** Milliseconds of silence before a comment keeps the connection alive. */
-  readonly keepAliveMs: number;
-  /** Milliseconds that one write may wait for its reader. */
-  readonly slowReaderMs: number;
+/** How events are written. */
+export interface StreamFormat {
+  readonly contentType: string;
+  readonly event: (value: unknown) => string;
+  readonly error: (error: unknown) => string;
+  /** After the last event of a stream that ended well. */
+  readonly end: string;
+  /** Written after long silence; "" where nothing can be. */
+  readonly keepAlive: string;
 }
 
-const TIMES: SseTimes = { keepAliveMs: KEEP_ALIVE_MS, slowReaderMs: SLOW_READER_MS };
+const SSE: StreamFormat = {
+  contentType: "text/event-stream; charset=utf-8",
+  event: (value) => `data: ${JSON.stringify(value)}\n\n`,
+  error: (error) => `data: ${JSON.stringify(errorBody(error))}\n\n`,
+  end: "data: [DONE]\n\n",
+  keepAlive: ": keep-alive\n\n",
+};
 
-const KEEP_ALIVE = ": keep-alive\n\n";
+export interface StreamOptions {
+  readonly format?: StreamFormat;
+  /** Milliseconds of silence before a comment keeps the connection alive. */
+  readonly keepAliveMs?: number;
+  /** Milliseconds that one write may wait for its reader. */
+  readonly slowReaderMs?: number;
+}
 
 /**
- * Answers with one `data:` event for each value of `events` as JSON, then `data: [DONE]`. A source
- * that throws ends the stream with an error event in place of `[DONE]`, and so does a reader that
+ * Answers with one event for each value of `events`, then the format's end. A source that throws
+ * ends the stream with an error event in place of that end, and so does a reader that
  * leaves a write waiting for too long. Values that are there at the same time are one write.
  *
  * `source`: what `events` is made of; it is ended with the stream, and `life` too.
  */
-export function sseResponse(
+export function streamResponse(
   events: AsyncGenerator<unknown>,
   source: AsyncGenerator<unknown>,
   life: Lifetime,
-  { keepAliveMs, slowReaderMs }: SseTimes = TIMES,
+  options: StreamOptions = {},
 ): Response {
+  const { format = SSE, keepAliveMs = KEEP_ALIVE_MS, slowReaderMs = SLOW_READER_MS } = options;
   life.goOn();
   const encoder = new TextEncoder();
-  const reader = new EventReader(events, keepAliveMs);
+  const reader = new EventReader(events, format, keepAliveMs);
   let isOpen = true;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const close = () => {
@@ -60,7 +70,7 @@ export function sseResponse(
         "found one that does not",
       "slow_reader",
     );
-    controller.enqueue(encoder.encode(errorEvent(error)));
+    controller.enqueue(encoder.encode(format.error(error)));
     controller.close();
     void stop(error);
   };
@@ -82,11 +92,14 @@ export function sseResponse(
       await stop(new ClientLeftError());
     },
   }, { highWaterMark: 0 });
-  return new Response(body, { headers: HEADERS });
-}
-
-function errorEvent(error: unknown): string {
-  return `data: ${JSON.stringify(errorBody(error))}\n\n`;
+  return new Response(body, {
+    headers: {
+      "content-type": format.contentType,
+      "cache-control": "no-cache",
+      // Tells nginx and its like to pass events on as they come.
+      "x-accel-buffering": "no",
+    },
+  });
 }
 
 /** Text for one write. */
@@ -99,19 +112,22 @@ interface Written {
 /** The text of what is ready, or of a comment when nothing is for long. */
 class EventReader {
   readonly #events: AsyncGenerator<unknown>;
+  readonly #format: StreamFormat;
   readonly #keepAliveMs: number;
   /** The value that was asked for and has not come. */
   #next: Promise<Written> | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(events: AsyncGenerator<unknown>, keepAliveMs: number) {
+  constructor(events: AsyncGenerator<unknown>, format: StreamFormat, keepAliveMs: number) {
     this.#events = events;
+    this.#format = format;
     this.#keepAliveMs = keepAliveMs;
   }
 
   async read(): Promise<Written> {
-    let written = await this.#wait(this.#keepAliveMs);
-    if (written === null) return { text: KEEP_ALIVE, isLast: false };
+    const { keepAlive } = this.#format;
+    let written = await this.#wait(keepAlive === "" ? null : this.#keepAliveMs);
+    if (written === null) return { text: keepAlive, isLast: false };
     let text = written.text;
     while (!written.isLast && text.length < STREAM_WRITE_CHARACTERS) {
       const more = await this.#ready();
@@ -127,9 +143,14 @@ class EventReader {
     clearTimeout(this.#timer);
   }
 
-  /** The next value; null when it takes longer. It is kept then. */
-  async #wait(milliseconds: number): Promise<Written | null> {
+  /** The next value; null when it takes longer (null: however long). It is kept then. */
+  async #wait(milliseconds: number | null): Promise<Written | null> {
     const next = this.#next ??= this.#take();
+    if (milliseconds === null) {
+      const written = await next;
+      this.#next = null;
+      return written;
+    }
     const silence = new Promise<null>((resolve) => {
       this.#timer = setTimeout(() => resolve(null), milliseconds);
     });
@@ -152,10 +173,10 @@ class EventReader {
   async #take(): Promise<Written> {
     try {
       const { done, value } = await this.#events.next();
-      const text = done === true ? "[DONE]" : JSON.stringify(value);
-      return { text: `data: ${text}\n\n`, isLast: done === true };
+      if (done === true) return { text: this.#format.end, isLast: true };
+      return { text: this.#format.event(value), isLast: false };
     } catch (error) {
-      return { text: errorEvent(error), isLast: true };
+      return { text: this.#format.error(error), isLast: true };
     }
   }
 }
