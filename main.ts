@@ -22,8 +22,7 @@ import {
   SLOTS_MAX,
 } from "./runtime/limits.ts";
 import { LOG_LEVELS } from "./runtime/log_level.ts";
-
-const VERSION = "0.1.0";
+import { VERSION } from "./runtime/version.ts";
 
 /** Commander's message as one line; further lines hold its suggestion. */
 function usageLine(message: string): string {

@@ -13,6 +13,15 @@ import { MeasuredEngine } from "./measured_engine.ts";
 import { Metrics, showMetrics } from "./metrics.ts";
 import { listModels, showModel } from "./models.ts";
 import { observe, usageOf } from "./observe.ts";
+import {
+  answerOllamaChat,
+  answerOllamaGenerate,
+  listOllamaModels,
+  listOllamaRunning,
+  ollama,
+  showOllamaModel,
+  showOllamaVersion,
+} from "./ollama.ts";
 import { showProps } from "./props.ts";
 import { answerDetokenize, answerTemplate, answerTokenize } from "./tokenize.ts";
 
@@ -78,6 +87,13 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   post("/apply-template", answerTemplate);
   post("/tokenize", answerTokenize);
   post("/detokenize", answerDetokenize);
+
+  get("/api/version", showOllamaVersion);
+  get("/api/tags", () => listOllamaModels(deps));
+  get("/api/ps", () => listOllamaRunning(deps));
+  post("/api/show", ollama(showOllamaModel));
+  post("/api/chat", ollama(answerOllamaChat));
+  post("/api/generate", ollama(answerOllamaGenerate));
   return app;
 }
 

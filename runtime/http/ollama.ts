@@ -1,0 +1,302 @@
+/**
+ * Ollama's API: /api/chat, /api/generate and what their clients ask before. Bodies are translated to
+ * those of the chat and completions routes and checked there; answers are lines of JSON, times in
+ * nanoseconds.
+ */
+import { encodeSegments, encodeText } from "../chat/encode.ts";
+import { renderChatInSlices } from "../chat/template.ts";
+import type { GenerateRequest, ModelInfo } from "../engine/engine.ts";
+import { RequestError } from "../errors.ts";
+import { STREAM_STATUS_WAIT_MS } from "../limits.ts";
+import { VERSION } from "../version.ts";
+import { type JsonObject, readJsonObject } from "./body.ts";
+import { errorBody, errorResponse } from "./errors.ts";
+import { describe } from "./fields.ts";
+import { type AppDependencies, checkModel, generateText, planGeneration } from "./generation.ts";
+import type { TextEvent } from "./generation.ts";
+import { answerWithin, type Lifetime } from "./lifetime.ts";
+import { parseChatRequest } from "./schema.ts";
+import { startSource, type StreamFormat, streamResponse } from "./stream.ts";
+
+const LINES: StreamFormat = {
+  contentType: "application/x-ndjson",
+  event: (value) => `${JSON.stringify(value)}\n`,
+  error: (error) => `${JSON.stringify({ error: errorBody(error).error.message })}\n`,
+  end: "",
+  // Clients read each line as JSON.
+  keepAlive: "",
+};
+
+/** What clients add to a name that has no tag. */
+const DEFAULT_TAG = ":latest";
+const NANOSECONDS_PER_MS = 1_000_000;
+
+/** One of Ollama's routes; its errors have the shape that Ollama's clients read. */
+export function ollama(
+  answer: (deps: AppDependencies, http: Request) => Response | Promise<Response>,
+): (deps: AppDependencies, http: Request) => Promise<Response> {
+  return async (deps, http) => {
+    try {
+      return await answer(deps, http);
+    } catch (error) {
+      const { status, headers } = errorResponse(error);
+      headers.set("content-type", "application/json");
+      const body = JSON.stringify({ error: errorBody(error).error.message });
+      return new Response(body, { status, headers });
+    }
+  };
+}
+
+/** One request on its way to an answer. */
+interface OllamaJob {
+  readonly deps: AppDependencies;
+  readonly life: Lifetime;
+  readonly request: GenerateRequest;
+  readonly stops: readonly string[];
+  readonly stream: boolean;
+  /** The answer's own fields around a piece of text. */
+  readonly around: (text: string) => JsonObject;
+}
+
+export function answerOllamaChat(deps: AppDependencies, http: Request): Promise<Response> {
+  return answerWithin(deps, http, async (life) => {
+    const body = await readJsonObject(http, life.bodyReadMs, life.slices);
+    refuse(body, ["format"]);
+    const messages = Array.isArray(body.messages) ? body.messages : [];
+    const around = (content: string) => ({ message: { role: "assistant", content } });
+    if (messages.length === 0) return loaded(deps, body, around(""));
+    const translated = { ...translate(body), messages: messages.map(translateMessage) };
+    return await answerJob(deps, life, { ...translated, tools: body.tools }, body, around);
+  });
+}
+
+export function answerOllamaGenerate(deps: AppDependencies, http: Request): Promise<Response> {
+  return answerWithin(deps, http, async (life) => {
+    const body = await readJsonObject(http, life.bodyReadMs, life.slices);
+    refuse(body, ["format", "suffix", "template", "context", "images"]);
+    const { prompt, system } = body;
+    const around = (response: string) => ({ response });
+    if (prompt === undefined || prompt === "") return loaded(deps, body, around(""));
+    const messages = [
+      ...(system === undefined || system === "" ? [] : [{ role: "system", content: system }]),
+      { role: "user", content: prompt },
+    ];
+    return await answerJob(deps, life, { ...translate(body), messages }, body, around);
+  });
+}
+
+/** Where a field asks for what Kedge can't do yet, silence would be a wrong answer. */
+function refuse(body: JsonObject, fields: readonly string[]): void {
+  for (const field of fields) {
+    const value = Object.hasOwn(body, field) ? body[field] : null;
+    const isNothing = value === null || value === "" ||
+      (Array.isArray(value) && value.length === 0);
+    if (isNothing) continue;
+    throw new RequestError(
+      `read field "${field}": wanted no value, found ${describe(value)}`,
+      field,
+      "unsupported_value",
+    );
+  }
+}
+
+/** Fields and options under the names that the chat route has for them. */
+function translate({ model, stream, options }: JsonObject): JsonObject {
+  if (options !== undefined && options !== null && !isObject(options)) {
+    throw new RequestError(
+      `read field "options": wanted an object, found ${describe(options)}`,
+      "options",
+    );
+  }
+  const own: JsonObject = isObject(options) ? options : {};
+  // -1 and -2 ask for all that fits.
+  const { num_predict: limit } = own;
+  const isBounded = typeof limit !== "number" || limit >= 0;
+  return {
+    model: typeof model === "string" ? modelName(model) : model,
+    stream: stream ?? true,
+    temperature: own.temperature,
+    top_k: own.top_k,
+    top_p: own.top_p,
+    min_p: own.min_p,
+    typical_p: own.typical_p,
+    seed: own.seed,
+    stop: own.stop,
+    max_tokens: isBounded ? limit : null,
+    repeat_penalty: own.repeat_penalty,
+    frequency_penalty: own.frequency_penalty,
+    presence_penalty: own.presence_penalty,
+  };
+}
+
+/** Ollama's calls have no ids, and its results name the tool. */
+function translateMessage(message: unknown): unknown {
+  if (!isObject(message)) return message;
+  refuse(message, ["images"]);
+  const { role, content, tool_name: toolName } = message;
+  const calls = message.tool_calls;
+  return {
+    role,
+    content,
+    ...(role === "tool" && { tool_call_id: typeof toolName === "string" ? toolName : "tool" }),
+    ...(Array.isArray(calls) && {
+      tool_calls: calls.map((call, index) => {
+        if (!isObject(call) || !isObject(call.function)) return call;
+        return { id: `functions.${call.function.name}:${index}`, function: call.function };
+      }),
+    }),
+  };
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function modelName(name: string): string {
+  return name.endsWith(DEFAULT_TAG) ? name.slice(0, -DEFAULT_TAG.length) : name;
+}
+
+/** A request without a prompt asks whether the model is loaded. */
+function loaded({ engine }: AppDependencies, body: JsonObject, text: JsonObject): Response {
+  const { model } = body;
+  checkModel(engine, typeof model === "string" ? modelName(model) : null);
+  return Response.json({ ...head(engine.model), ...text, done: true, done_reason: "load" });
+}
+
+async function answerJob(
+  deps: AppDependencies,
+  life: Lifetime,
+  translated: JsonObject,
+  body: JsonObject,
+  around: (text: string) => JsonObject,
+): Promise<Response> {
+  const { engine, tokenizer } = deps;
+  const { slices } = life;
+  const fields = await parseChatRequest(translated, engine.model.vocabularySize, slices);
+  checkModel(engine, fields.model);
+  const promptIds = body.raw === true && typeof body.prompt === "string"
+    ? await encodeText(tokenizer, body.prompt, false, slices)
+    : await encodeSegments(
+      tokenizer,
+      await renderChatInSlices(fields.messages, fields.tools, true, slices),
+      slices,
+    );
+  const wanted = fields.max_tokens ?? null;
+  const request = planGeneration(deps, fields, promptIds, "prompt", wanted, life.owner);
+  const stream = fields.stream ?? true;
+  const job = { deps, life, request, stops: fields.stop, stream, around };
+  return stream ? await streamed(job) : await whole(job);
+}
+
+async function streamed(job: OllamaJob): Promise<Response> {
+  const { deps, life, request, stops } = job;
+  const texts = generateText(deps, request, stops, life.signal);
+  const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
+  return streamResponse(lines(job, started), texts, life, { format: LINES });
+}
+
+async function* lines(job: OllamaJob, texts: AsyncIterable<TextEvent>): AsyncGenerator<JsonObject> {
+  const { deps, around } = job;
+  for await (const event of texts) {
+    if (event.type === "delta" && event.text !== "") {
+      yield { ...head(deps.engine.model), ...around(event.text), done: false };
+    } else if (event.type === "end") {
+      yield { ...head(deps.engine.model), ...around(""), ...endOf(job, event) };
+    }
+  }
+}
+
+async function whole(job: OllamaJob): Promise<Response> {
+  const { deps, life, request, stops, around } = job;
+  let text = "";
+  for await (const event of generateText(deps, request, stops, life.signal)) {
+    if (event.type === "delta") text += event.text;
+    else if (event.type === "end") {
+      return Response.json({ ...head(deps.engine.model), ...around(text), ...endOf(job, event) });
+    }
+  }
+  throw new Error("answer request: wanted an end of the text, found none");
+}
+
+function head({ id }: ModelInfo): JsonObject {
+  return { model: id, created_at: new Date().toISOString() };
+}
+
+function endOf(
+  { life, request }: OllamaJob,
+  { reason, completionTokens, timings }: Extract<TextEvent, { type: "end" }>,
+): JsonObject {
+  const nanoseconds = (milliseconds: number) => Math.round(milliseconds * NANOSECONDS_PER_MS);
+  const total = performance.now() - life.began;
+  return {
+    done: true,
+    done_reason: reason,
+    total_duration: nanoseconds(total),
+    load_duration: 0,
+    prompt_eval_count: request.promptIds.length,
+    eval_count: completionTokens,
+    // Not known of a text that a stop string ended.
+    ...(timings && {
+      prompt_eval_duration: nanoseconds(timings.prefillMs),
+      eval_duration: nanoseconds(timings.decodeMs),
+    }),
+  };
+}
+
+export function showOllamaVersion(): Response {
+  return Response.json({ version: VERSION });
+}
+
+/** Ollama's account of a model. There is no digest: the folder is served as it lies there. */
+function modelEntry({ id, created, weightBytes, parameterCount }: ModelInfo): JsonObject {
+  return {
+    name: id + DEFAULT_TAG,
+    model: id + DEFAULT_TAG,
+    modified_at: new Date(created * 1_000).toISOString(),
+    size: weightBytes,
+    digest: "",
+    details: {
+      format: "safetensors",
+      family: "kimi_linear",
+      families: ["kimi_linear"],
+      parameter_size: `${(parameterCount / 1e9).toPrecision(3)}B`,
+      quantization_level: "",
+    },
+  };
+}
+
+export function listOllamaModels({ engine }: AppDependencies): Response {
+  return Response.json({ models: [modelEntry(engine.model)] });
+}
+
+/** The model that is served is always loaded. */
+export function listOllamaRunning({ engine }: AppDependencies): Response {
+  const { model } = engine;
+  const entry = { ...modelEntry(model), size_vram: model.device === "cpu" ? 0 : model.deviceBytes };
+  return Response.json({ models: [{ ...entry, context_length: model.contextLength }] });
+}
+
+export async function showOllamaModel(deps: AppDependencies, http: Request): Promise<Response> {
+  const { model } = deps.engine;
+  const body = await readJsonObject(http);
+  const name = body.model ?? body.name;
+  if (typeof name !== "string") {
+    throw new RequestError(
+      `read field "model": wanted a string, found ${describe(name)}`,
+      "model",
+    );
+  }
+  checkModel(deps.engine, modelName(name));
+  return Response.json({
+    ...modelEntry(model),
+    capabilities: ["completion"],
+    model_info: {
+      "general.architecture": "kimi_linear",
+      "general.parameter_count": model.parameterCount,
+      "kimi_linear.context_length": model.contextLength,
+    },
+    modelfile: "",
+    parameters: "",
+    template: "",
+  });
+}
