@@ -84,6 +84,8 @@ export const MAX_PARTS = 1024;
 export const MAX_TOOLS = 512;
 /** Prompts in one completions request. */
 export const MAX_PROMPTS = 256;
+/** Answers to one prompt. */
+export const MAX_CHOICES = 64;
 /** Token ids in one prompt or in one detokenize request: twice the longest context of the 48B. */
 export const MAX_PROMPT_TOKENS = 2 ** 21;
 /** max_tokens: whatever a context can hold; what the model's own can't is cut to fit. */

@@ -7,6 +7,7 @@ import { readJsonObject } from "./body.ts";
 import {
   type AppDependencies,
   checkModel,
+  choicesOf,
   generateText,
   type PlacedToken,
   planGeneration,
@@ -20,6 +21,7 @@ import {
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
 import { type ChatLogprob, chatLogprob } from "./logprobs.ts";
+import { mergeSources } from "./merge.ts";
 import { type ChatRequest, parseChatRequest } from "./schema.ts";
 import { startSource, streamResponse } from "./stream.ts";
 
@@ -28,9 +30,19 @@ interface ChatJob {
   readonly deps: AppDependencies;
   readonly life: Lifetime;
   readonly fields: ChatRequest;
-  readonly request: GenerateRequest;
+  /** One a choice. */
+  readonly requests: readonly GenerateRequest[];
+  readonly promptTokens: number;
   readonly id: string;
   readonly created: number;
+}
+
+type EndEvent = Extract<TextEvent, { type: "end" }>;
+
+/** A part of one choice. */
+interface ChoiceEvent {
+  readonly index: number;
+  readonly event: TextEvent;
 }
 
 export function answerChat(deps: AppDependencies, http: Request): Promise<Response> {
@@ -47,62 +59,74 @@ async function readJob(deps: AppDependencies, http: Request, life: Lifetime): Pr
   const fields = await parseChatRequest(body, engine.model.vocabularySize, slices);
   checkModel(engine, fields.model);
   const segments = await renderChatInSlices(fields.messages, fields.tools, true, slices);
-  life.hold([estimateTokens(segments.reduce((sum, { text }) => sum + text.length, 0))]);
+  const choices = fields.n ?? 1;
+  const estimate = estimateTokens(segments.reduce((sum, { text }) => sum + text.length, 0));
+  life.hold(Array(choices).fill(estimate));
   const promptIds = await encodeSegments(tokenizer, segments, slices);
   const wantedTokens = fields.max_completion_tokens ?? fields.max_tokens ?? null;
+  const request = {
+    ...planGeneration(deps, fields, promptIds, "messages", wantedTokens, life.owner),
+    logprobs: fields.logprobs ? fields.top_logprobs ?? 0 : null,
+  };
   return {
     deps,
     life,
     fields,
-    request: {
-      ...planGeneration(deps, fields, promptIds, "messages", wantedTokens, life.owner),
-      logprobs: fields.logprobs ? fields.top_logprobs ?? 0 : null,
-    },
+    requests: choicesOf(request, choices),
+    promptTokens: promptIds.length,
     id: responseId("chatcmpl-"),
     created: unixSeconds(),
   };
 }
 
 async function whole(job: ChatJob): Promise<Response> {
-  const { deps, fields, life, request } = job;
-  let content = "";
-  const logprobs: ChatLogprob[] = [];
-  let end: Extract<TextEvent, { type: "end" }> | null = null;
-  for await (const event of generateText(deps, request, fields.stop, life.signal)) {
+  const wantsLogprobs = job.fields.logprobs === true;
+  const choices = job.requests.map((_, index) => ({
+    index,
+    message: { role: "assistant", content: "", refusal: null },
+    logprobs: wantsLogprobs ? { content: [] as ChatLogprob[], refusal: null } : null,
+    finish_reason: null as string | null,
+  }));
+  const ends: EndEvent[] = [];
+  for await (const { index, event } of allChoices(job)) {
+    const choice = choices[index]!;
     if (event.type === "delta") {
-      content += event.text;
-      logprobs.push(...logprobsOf(job, event.tokens));
+      choice.message.content += event.text;
+      choice.logprobs?.content.push(...logprobsOf(job, event.tokens));
     } else if (event.type === "end") {
-      end = event;
+      choice.finish_reason = event.reason;
+      ends.push(event);
     }
   }
-  const promptTokens = request.promptIds.length;
-  const { reason, timings, completionTokens } = end!;
-  return await answerJson({
-    id: job.id,
-    object: "chat.completion",
-    created: job.created,
-    model: deps.engine.model.id,
-    choices: [{
-      index: 0,
-      message: { role: "assistant", content, refusal: null },
-      logprobs: request.logprobs === null ? null : { content: logprobs, refusal: null },
-      finish_reason: reason,
-    }],
-    usage: usageOf(promptTokens, completionTokens),
-    ...(timings && { timings: timingsOf(timings, promptTokens, completionTokens) }),
-  }, life.slices);
+  const { id, created, life } = job;
+  const model = job.deps.engine.model.id;
+  const head = { id, object: "chat.completion", created, model };
+  return await answerJson({ ...head, choices, ...countsOf(job, ends) }, life.slices);
 }
 
 async function streamed(job: ChatJob): Promise<Response> {
-  const { life } = job;
-  const texts = generateText(job.deps, job.request, job.fields.stop, life.signal);
-  const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
-  return streamResponse(chatChunks(job, started), texts, life);
+  const choices = allChoices(job);
+  const started = await startSource(choices, STREAM_STATUS_WAIT_MS);
+  return streamResponse(chatChunks(job, started), choices, job.life);
 }
 
-async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): AsyncGenerator<unknown> {
-  const { deps, fields, request } = job;
+/** The events of all choices as they come; as many run at a time as there are slots. */
+function allChoices({ deps, life, fields, requests }: ChatJob): AsyncGenerator<ChoiceEvent> {
+  const starts = requests.map((request, index) =>
+    async function* () {
+      for await (const event of generateText(deps, request, fields.stop, life.signal)) {
+        yield { index, event };
+      }
+    }
+  );
+  return starts.length === 1 ? starts[0]!() : mergeSources(starts, deps.engine.model.slots);
+}
+
+async function* chatChunks(
+  job: ChatJob,
+  choices: AsyncIterable<ChoiceEvent>,
+): AsyncGenerator<unknown> {
+  const { deps, fields, requests } = job;
   const usageWanted = fields.stream_options?.include_usage === true;
   const head = {
     id: job.id,
@@ -111,15 +135,16 @@ async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): Async
     model: deps.engine.model.id,
   };
   const chunk = (
+    index: number,
     delta: Readonly<Record<string, string>>,
     tokens: readonly PlacedToken[],
     finishReason: string | null,
   ) => ({
     ...head,
     choices: [{
-      index: 0,
+      index,
       delta,
-      logprobs: tokens.length > 0 && request.logprobs !== null
+      logprobs: tokens.length > 0 && fields.logprobs === true
         ? { content: logprobsOf(job, tokens), refusal: null }
         : null,
       finish_reason: finishReason,
@@ -127,30 +152,39 @@ async function* chatChunks(job: ChatJob, texts: AsyncIterable<TextEvent>): Async
     // A client that asked for usage finds the field in every chunk, filled in the last.
     ...(usageWanted && { usage: null }),
   });
-  yield chunk({ role: "assistant", content: "" }, [], null);
-  for await (const event of texts) {
+  for (const index of requests.keys()) {
+    yield chunk(index, { role: "assistant", content: "" }, [], null);
+  }
+  const ends: EndEvent[] = [];
+  for await (const { index, event } of choices) {
     if (event.type === "delta") {
-      yield chunk({ content: event.text }, event.tokens, null);
+      yield chunk(index, { content: event.text }, event.tokens, null);
     } else if (event.type === "progress") {
-      yield { ...chunk({}, [], null), ...progressOf(event, job.life.began) };
+      yield { ...chunk(index, {}, [], null), ...progressOf(event, job.life.began) };
     } else if (event.type === "end") {
-      const promptTokens = request.promptIds.length;
-      const { timings, completionTokens } = event;
-      yield {
-        ...chunk({}, [], event.reason),
-        ...(timings && { timings: timingsOf(timings, promptTokens, completionTokens) }),
-      };
-      if (usageWanted) {
-        yield { ...head, choices: [], usage: usageOf(promptTokens, completionTokens) };
-      }
+      ends.push(event);
+      const { timings } = countsOf(job, ends);
+      yield { ...chunk(index, {}, [], event.reason), ...(timings && { timings }) };
     }
   }
+  if (usageWanted) yield { ...head, choices: [], usage: countsOf(job, ends).usage };
+}
+
+/** `usage` over all choices; `timings` only of a single one, where the phases are not shared. */
+function countsOf({ requests, promptTokens }: ChatJob, ends: readonly EndEvent[]) {
+  const completionTokens = ends.reduce((sum, end) => sum + end.completionTokens, 0);
+  const timings = requests.length === 1 ? ends[0]?.timings : null;
+  return {
+    usage: usageOf(promptTokens, completionTokens),
+    ...(timings && { timings: timingsOf(timings, promptTokens, completionTokens) }),
+  };
 }
 
 /** The stop token is no part of the message, so it is not listed. */
 function logprobsOf(job: ChatJob, tokens: readonly PlacedToken[]): ChatLogprob[] {
-  const { deps, request } = job;
+  const { deps, requests } = job;
+  const { stopIds } = requests[0]!;
   return tokens.flatMap(({ id, logprob }) =>
-    logprob === null || request.stopIds.includes(id) ? [] : [chatLogprob(deps.tokenizer, logprob)]
+    logprob === null || stopIds.includes(id) ? [] : [chatLogprob(deps.tokenizer, logprob)]
   );
 }

@@ -7,6 +7,7 @@ import { readJsonObject } from "./body.ts";
 import {
   type AppDependencies,
   checkModel,
+  choicesOf,
   generateText,
   planGeneration,
   progressOf,
@@ -42,7 +43,7 @@ interface CompletionJob {
   readonly deps: AppDependencies;
   readonly life: Lifetime;
   readonly fields: CompletionRequest;
-  /** One request a prompt. */
+  /** One request a choice: those of the first prompt, of the second, ... */
   readonly requests: readonly GenerateRequest[];
   readonly promptTokens: number;
   readonly head: Readonly<Record<string, unknown>>;
@@ -65,30 +66,36 @@ async function readJob(
   const body = await readJsonObject(http, life.bodyReadMs, slices);
   const fields = parseCompletionRequest(body, model.vocabularySize);
   checkModel(deps.engine, fields.model);
+  const choices = fields.n ?? 1;
   life.hold(
-    fields.prompt.map((prompt) =>
-      typeof prompt === "string" ? estimateTokens(prompt.length) : prompt.length
+    fields.prompt.flatMap((prompt) =>
+      Array(choices).fill(
+        typeof prompt === "string" ? estimateTokens(prompt.length) : prompt.length,
+      )
     ),
   );
   const requests: GenerateRequest[] = [];
+  let promptTokens = 0;
   for (const prompt of fields.prompt) {
     const promptIds = typeof prompt === "string"
       ? await encodeText(deps.tokenizer, prompt, false, slices)
       : Uint32Array.from(prompt);
     const wantedTokens = fields.max_tokens ?? DEFAULT_COMPLETION_TOKENS;
     const logprobs = fields.logprobs ?? null;
-    requests.push({
+    const request = {
       ...planGeneration(deps, fields, promptIds, "prompt", wantedTokens, life.owner),
       logprobs,
       promptLogprobs: fields.echo === true && logprobs !== null,
-    });
+    };
+    requests.push(...choicesOf(request, choices));
+    promptTokens += promptIds.length;
   }
   return {
     deps,
     life,
     fields,
     requests,
-    promptTokens: requests.reduce((sum, request) => sum + request.promptIds.length, 0),
+    promptTokens,
     head: {
       id: responseId("cmpl-"),
       object: "text_completion",

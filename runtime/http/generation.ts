@@ -107,6 +107,17 @@ export function planGeneration(
   };
 }
 
+/** `count` requests that differ by their seeds alone. */
+export function choicesOf(request: GenerateRequest, count: number): GenerateRequest[] {
+  const { sampling } = request;
+  const seedOf = (choice: number) => (sampling.seed + choice) % Number.MAX_SAFE_INTEGER;
+  return Array.from(
+    { length: count },
+    (_, choice) =>
+      choice === 0 ? request : { ...request, sampling: { ...sampling, seed: seedOf(choice) } },
+  );
+}
+
 function randomSeed(): number {
   const [high, low] = crypto.getRandomValues(new Uint32Array(2)) as unknown as [number, number];
   return (high >>> 11) * 2 ** 32 + low;

@@ -1,7 +1,6 @@
 /**
- * Ollama's API: /api/chat, /api/generate and what their clients ask before. Bodies are translated to
- * those of the chat and completions routes and checked there; answers are lines of JSON, times in
- * nanoseconds.
+ * Ollama's API: /api/chat, /api/generate and what their clients ask before. Bodies are translated
+ * to those of the chat route and checked there; answers are lines of JSON, times in nanoseconds.
  */
 import { encodeSegments, encodeText } from "../chat/encode.ts";
 import { renderChatInSlices } from "../chat/template.ts";

@@ -109,7 +109,7 @@ const generationFields = {
   min_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
   stream: optional(flag),
   stream_options: optional(z.object({ include_usage: optional(flag) }, wanted("an object"))),
-  n: optional(integerFrom(1, 1)),
+  n: optional(integerFrom(1, limits.MAX_CHOICES)),
 };
 
 const textPart = z.object({
@@ -297,6 +297,14 @@ export function parseCompletionRequest(
     completionSchemas.set(vocabularySize, schema = completionSchema(vocabularySize));
   }
   const fields = parseFields(schema, body);
+  const choices = fields.prompt.length * (fields.n ?? 1);
+  if (choices > limits.MAX_PROMPTS) {
+    throw new RequestError(
+      `read field "n": wanted at most ${limits.MAX_PROMPTS} choices over all prompts, ` +
+        `found ${choices}`,
+      "n",
+    );
+  }
   return checkGeneration(fields, vocabularySize);
 }
 

@@ -1,6 +1,7 @@
 /**
- * Events over a pull stream, as server-sent events unless told otherwise: the source is advanced only when the connection wants more
- * bytes, so a slow reader holds back its own generation and nothing piles up here but one write.
+ * Events over a pull stream, as server-sent events unless told otherwise: the source is advanced
+ * only when the connection wants more bytes, so a slow reader holds back its own generation and
+ * nothing piles up here but one write.
  */
 import { EngineError, type KedgeError } from "../errors.ts";
 import { KEEP_ALIVE_MS, SLOW_READER_MS, STREAM_WRITE_CHARACTERS } from "../limits.ts";

@@ -156,20 +156,6 @@ Deno.test("chat: return_progress streams how far the prompt is", async () => {
   }
 });
 
-Deno.test("chat: ends of a text as vLLM's clients ask for them", async () => {
-  const { eosIds } = tinyGeneration;
-  const asked = async (fields: object) => {
-    const { minTokens, stopIds } = (await ask({}, fields)).engine.requests[0]!;
-    return { minTokens, stopIds };
-  };
-  deepEqual(await asked({}), { minTokens: 0, stopIds: eosIds });
-  deepEqual(await asked({ min_tokens: 7, stop_token_ids: [70, 71] }), {
-    minTokens: 7,
-    stopIds: [...eosIds, 70, 71],
-  });
-  deepEqual((await asked({ ignore_eos: true, stop_token_ids: [70] })).stopIds, [70]);
-});
-
 Deno.test("chat: max_tokens ends with reason length; 0 only reads the prompt", async () => {
   for (const max_tokens of [0, 1, 2]) {
     const { response } = await ask({}, { max_tokens });

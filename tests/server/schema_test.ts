@@ -40,7 +40,7 @@ const BOTH_NUMBERS: Readonly<Record<string, [least: number, most: number]>> = {
   repetition_penalty: [limits.MIN_REPETITION_PENALTY, limits.MAX_REPETITION_PENALTY],
   repeat_penalty: [limits.MIN_REPETITION_PENALTY, limits.MAX_REPETITION_PENALTY],
   seed: [-1, Number.MAX_SAFE_INTEGER],
-  n: [1, 1],
+  n: [1, limits.MAX_CHOICES],
 };
 const NUMBERS = {
   "/v1/chat/completions": {
@@ -197,6 +197,7 @@ const BAD: Readonly<Record<Path, typeof BAD_BOTH>> = {
   "/v1/completions": [
     ["echo", 1],
     ["best_of", 2],
+    ["prompt", []],
     ["suffix", "canary"],
     ["logprobs", true],
   ],
