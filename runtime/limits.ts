@@ -118,8 +118,6 @@ export const MAX_STOP_CHARACTERS = 256;
 export const ENCODE_SLICE_CHARACTERS = 4096;
 /** How long a streaming answer waits for the engine to refuse before it commits to status 200. */
 export const STREAM_STATUS_WAIT_MS = 250;
-/** Bytes of one write of a stream: events that are ready together go out together. */
-export const STREAM_WRITE_BYTES = 4 * 1024;
 
 // Engine.
 
