@@ -77,6 +77,10 @@ export class WebGpuDevice {
     return this.gpu.description;
   }
 
+  get isSoftware(): boolean {
+    return this.gpu.software;
+  }
+
   get dispatchCount(): number {
     return this.#recorder.dispatchCount;
   }

@@ -155,6 +155,8 @@ export const PENDING_EVENTS_MAX = 256;
 export const SLOW_READER_MS = 30_000;
 /** A busy Worker that says nothing for this long is stuck; a step takes well below a second. */
 export const WATCHDOG_MS = 10_000;
+/** A software adapter gets this many times longer: a step may take it 10 s on a busy machine. */
+export const WATCHDOG_SOFTWARE_FACTOR = 12;
 /** An engine that dies this often within DEATHS_WINDOW_MS is not started again. */
 export const DEATHS_MAX = 3;
 export const DEATHS_WINDOW_MS = 60_000;

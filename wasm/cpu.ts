@@ -31,6 +31,7 @@ const heldBytes = new Map<CpuVariant, number>();
 export class CpuDevice {
   readonly kind = "cpu";
   readonly description: string;
+  readonly isSoftware = false;
   /** Each row is computed by itself. */
   readonly pieceTokens = 1;
   /** A step has run when the next one begins: nothing would be gained. */

@@ -94,6 +94,8 @@ export interface ModelInfo {
   readonly deviceBytes: number;
   readonly device: string;
   readonly deviceDescription: string;
+  /** A software adapter: steps take seconds. */
+  readonly isSoftware: boolean;
   /** From the start of loading until the first request could run. */
   readonly loadSeconds: number;
   /** Sequences that run at once. */

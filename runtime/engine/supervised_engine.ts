@@ -3,7 +3,7 @@
  * lives, and starts another when it does not.
  */
 import { EngineError, type KedgeError, OverloadedError } from "../errors.ts";
-import { DEATHS_WINDOW_MS } from "../limits.ts";
+import { DEATHS_WINDOW_MS, WATCHDOG_SOFTWARE_FACTOR } from "../limits.ts";
 import { Admission, type AdmissionLimits } from "./admission.ts";
 import type {
   Engine,
@@ -21,7 +21,7 @@ import { type StartedWorker, startWorker, type WorkerThread } from "./worker_thr
 
 export interface SupervisionOptions {
   readonly admission: AdmissionLimits;
-  /** A Worker with work that says nothing for this long is stuck. */
+  /** A Worker with work that says nothing for this long is stuck; a software adapter gets more. */
   readonly watchdogMs: number;
   /** A reader that stays behind for this long is cut off. */
   readonly slowReaderMs: number;
@@ -191,9 +191,13 @@ export class SupervisedEngine implements Engine {
     }
   }
 
+  get #watchdogMs(): number {
+    return this.options.watchdogMs * (this.#model.isSoftware ? WATCHDOG_SOFTWARE_FACTOR : 1);
+  }
+
   #watch(): void {
     this.#heard = performance.now();
-    const everyMs = Math.ceil(this.options.watchdogMs / WATCHDOG_LOOKS);
+    const everyMs = Math.ceil(this.#watchdogMs / WATCHDOG_LOOKS);
     this.#watchdog = setInterval(() => this.#look(), everyMs);
   }
 
@@ -205,9 +209,9 @@ export class SupervisedEngine implements Engine {
       this.#heard = performance.now();
       return;
     }
-    if (performance.now() - this.#heard < this.options.watchdogMs) return;
+    if (performance.now() - this.#heard < this.#watchdogMs) return;
     const error = new EngineError(
-      `run the engine: wanted a sign of life within ${this.options.watchdogMs} ms, found none`,
+      `run the engine: wanted a sign of life within ${this.#watchdogMs} ms, found none`,
       "engine_stuck",
     );
     this.#replace(this.#thread, error, "kill");

@@ -133,6 +133,7 @@ function modelInfo(folder: ModelFolder, device: Device) {
     deviceBytes: device.allocatedBytes,
     device: device.kind,
     deviceDescription: device.description,
+    isSoftware: device.isSoftware,
   };
 }
 

@@ -207,6 +207,8 @@ export interface Device {
   readonly kind: string;
   /** The adapter or engine, for people: "NVIDIA H100", "WASM relaxed SIMD". */
   readonly description: string;
+  /** A GPU that a CPU imitates: right, and slower than anything else by far. */
+  readonly isSoftware: boolean;
   /**
    * Tokens of the pieces that prefill is computed in. A sequence's results have the same bits
    * whatever else is in its steps where each of its steps of several rows begins at a multiple of

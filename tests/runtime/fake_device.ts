@@ -56,6 +56,7 @@ function best(logits: Float32Array): number {
 export class FakeDevice implements Device {
   readonly kind = "fake";
   readonly description = "fake";
+  readonly isSoftware = false;
   readonly pieceTokens = 1;
   readonly feedsTokens = false;
   readonly dispatchCount = 0;

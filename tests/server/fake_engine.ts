@@ -81,6 +81,7 @@ export class FakeEngine implements Engine {
       slots: 4,
       device: "cpu",
       deviceDescription: "fake",
+      isSoftware: false,
     };
   }
 

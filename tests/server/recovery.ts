@@ -35,9 +35,7 @@ export function start(
   options: { readonly deathsMax?: number } = {},
 ): Promise<Engine> {
   const common = { modelDirectory: MODEL, contextTokens: 1_024, slots: 4 };
-  // A step on a software adapter takes longer than one on the CPU or a GPU.
-  const watchdogMs = device === "cpu" ? WATCHDOG_MS : 10 * WATCHDOG_MS;
-  return startEngine({ ...common, device, faults, watchdogMs, ...options });
+  return startEngine({ ...common, device, faults, watchdogMs: WATCHDOG_MS, ...options });
 }
 
 export async function tokensOf(engine: Engine, asked = request()): Promise<number[]> {

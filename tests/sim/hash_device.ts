@@ -66,6 +66,7 @@ type Slot = number[];
 export class HashDevice implements Device {
   readonly kind = "fake";
   readonly description = "hash";
+  readonly isSoftware = false;
   readonly allocatedBytes = 0;
   readonly dispatchCount = 0;
   readonly #slots: Slot[];
