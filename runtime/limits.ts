@@ -78,6 +78,8 @@ export const MAX_BODY_DEPTH_LEVELS = 64;
 export const MAX_MESSAGES = 16_384;
 /** Characters of a name, a tool call's id or a tool's name. */
 export const MAX_NAME_CHARACTERS = 256;
+/** Characters of a tool call's header, `functions.NAME:INDEX`; what is longer was text. */
+export const MAX_CALL_HEADER_CHARACTERS = 1_024;
 /** Text parts of one message, and tool calls of one message. */
 export const MAX_PARTS = 1024;
 /** Tools of a request: all of them are in the prompt. */

@@ -33,6 +33,7 @@ export class StopStrings {
   /** Takes more text; returns what can be delivered now. Nothing after a match. */
   push(text: string): string {
     if (this.#found !== null) return "";
+    if (this.#automata.length === 0) return text;
     const all = this.#held + text;
     for (let at = this.#held.length; at < all.length; at++) {
       const stop = this.#advance(all.charCodeAt(at));
@@ -47,8 +48,9 @@ export class StopStrings {
     return all.slice(0, all.length - hold);
   }
 
-  /** The end of the text: returns what was held back. */
+  /** The end of the text: returns what was held back. Text that follows is a new one. */
   flush(): string {
+    for (const each of this.#automata) each.matched = 0;
     const held = this.#held;
     this.#held = "";
     return held;

@@ -10,6 +10,14 @@ import { RequestError } from "../errors.ts";
 import { MAX_TOOL_KEYS, SLICE_ITEMS } from "../limits.ts";
 import type { Slices } from "../slices.ts";
 import { COMPACT_JSON, type JsonStyle, JsonWriter } from "./json_writer.ts";
+import {
+  CALL_ARGUMENTS,
+  CALL_BEGIN,
+  CALL_END,
+  CALLS_BEGIN,
+  CALLS_END,
+  withKimiIds,
+} from "./tool_calls.ts";
 
 /** A piece of a prompt. */
 export interface Segment {
@@ -50,11 +58,6 @@ const MARKER_OF_ROLE: ReadonlyMap<string, string> = new Map([
 const SYSTEM_MARKER = "<|im_system|>";
 const MIDDLE = "<|im_middle|>";
 const END = "<|im_end|>";
-const CALLS_BEGIN = "<|tool_calls_section_begin|>";
-const CALLS_END = "<|tool_calls_section_end|>";
-const CALL_BEGIN = "<|tool_call_begin|>";
-const CALL_ARGUMENTS = "<|tool_call_argument_begin|>";
-const CALL_END = "<|tool_call_end|>";
 
 /** Joins neighbouring texts, so that they are split into tokens as the one text they are. */
 class SegmentList {
@@ -123,7 +126,7 @@ function* renderSteps(
     list.text(yield* writeSteps(tools, SORTED_JSON));
     list.marker(END);
   }
-  for (const message of messages) {
+  for (const message of withKimiIds(messages)) {
     yield* renderMessage(list, message);
     yield;
   }

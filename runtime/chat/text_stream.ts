@@ -33,6 +33,11 @@ export class TextStream {
     return this.#take(this.#decoder.push(id));
   }
 
+  /** Takes text that did not come as tokens; the same as push() otherwise. */
+  pushText(text: string): string {
+    return this.#take(this.#decoder.flush()) + this.#take(text);
+  }
+
   /** The end of the ids: returns the text held back, incomplete characters as U+FFFD. */
   end(): string {
     return this.#take(this.#decoder.flush()) + this.#stops.flush();

@@ -4,7 +4,7 @@ import { PENALTY_WINDOW_TOKENS } from "../limits.ts";
 import type { GenerateRequest } from "./engine.ts";
 
 /** Added to the logit of what may not be chosen: beyond any bias, and finite, as rows must be. */
-const BANNED = -1e30;
+export const BANNED = -1e30;
 
 /** Counts of ids in the last PENALTY_WINDOW_TOKENS tokens of a sequence. */
 export class Penalties {

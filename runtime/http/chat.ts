@@ -1,4 +1,5 @@
 /** POST /v1/chat/completions */
+import type { AnswerOptions, CallPiece } from "../chat/answer_stream.ts";
 import { encodeSegments } from "../chat/encode.ts";
 import { renderChatInSlices } from "../chat/template.ts";
 import type { GenerateRequest } from "../engine/engine.ts";
@@ -24,12 +25,14 @@ import { type ChatLogprob, chatLogprob } from "./logprobs.ts";
 import { mergeSources } from "./merge.ts";
 import { type ChatRequest, parseChatRequest } from "./schema.ts";
 import { startSource, streamResponse } from "./stream.ts";
+import { answerOptions, limitCalls } from "./tools.ts";
 
 /** One request on its way to an answer. */
 interface ChatJob {
   readonly deps: AppDependencies;
   readonly life: Lifetime;
   readonly fields: ChatRequest;
+  readonly options: AnswerOptions;
   /** One a choice. */
   readonly requests: readonly GenerateRequest[];
   readonly promptTokens: number;
@@ -65,13 +68,18 @@ async function readJob(deps: AppDependencies, http: Request, life: Lifetime): Pr
   const promptIds = await encodeSegments(tokenizer, segments, slices);
   const wantedTokens = fields.max_completion_tokens ?? fields.max_tokens ?? null;
   const request = {
-    ...planGeneration(deps, fields, promptIds, "messages", wantedTokens, life.owner),
+    ...limitCalls(
+      planGeneration(deps, fields, promptIds, "messages", wantedTokens, life.owner),
+      fields,
+      tokenizer,
+    ),
     logprobs: fields.logprobs ? fields.top_logprobs ?? 0 : null,
   };
   return {
     deps,
     life,
     fields,
+    options: answerOptions(fields),
     requests: choicesOf(request, choices),
     promptTokens: promptIds.length,
     id: responseId("chatcmpl-"),
@@ -79,11 +87,25 @@ async function readJob(deps: AppDependencies, http: Request, life: Lifetime): Pr
   };
 }
 
+/** A call of the answer as OpenAI's API has it. */
+interface ChatToolCall {
+  readonly id: string;
+  readonly type: "function";
+  readonly function: { readonly name: string; arguments: string };
+}
+
+interface ChatMessage {
+  readonly role: "assistant";
+  content: string | null;
+  readonly refusal: null;
+  tool_calls?: ChatToolCall[];
+}
+
 async function whole(job: ChatJob): Promise<Response> {
   const wantsLogprobs = job.fields.logprobs === true;
   const choices = job.requests.map((_, index) => ({
     index,
-    message: { role: "assistant", content: "", refusal: null },
+    message: { role: "assistant", content: "", refusal: null } as ChatMessage,
     logprobs: wantsLogprobs ? { content: [] as ChatLogprob[], refusal: null } : null,
     finish_reason: null as string | null,
   }));
@@ -92,9 +114,12 @@ async function whole(job: ChatJob): Promise<Response> {
     const choice = choices[index]!;
     if (event.type === "delta") {
       choice.message.content += event.text;
+      if (event.call !== null) addPiece(choice.message, event.call);
       choice.logprobs?.content.push(...logprobsOf(job, event.tokens));
     } else if (event.type === "end") {
-      choice.finish_reason = event.reason;
+      choice.finish_reason = reasonOf(event);
+      // As OpenAI answers a call without a word.
+      if (event.calls > 0) choice.message.content ||= null;
       ends.push(event);
     }
   }
@@ -104,6 +129,21 @@ async function whole(job: ChatJob): Promise<Response> {
   return await answerJson({ ...head, choices, ...countsOf(job, ends) }, life.slices);
 }
 
+function addPiece(message: ChatMessage, { index, head, arguments: text }: CallPiece): void {
+  const calls = message.tool_calls ??= [];
+  if (head === null) calls[index]!.function.arguments += text;
+  else calls.push(callOf(head, text));
+}
+
+function callOf({ id, name }: NonNullable<CallPiece["head"]>, text: string): ChatToolCall {
+  return { id, type: "function", function: { name, arguments: text } };
+}
+
+/** Calls that were cut short by the limit are no calls to carry out. */
+function reasonOf({ reason, calls }: EndEvent): string {
+  return reason === "stop" && calls > 0 ? "tool_calls" : reason;
+}
+
 async function streamed(job: ChatJob): Promise<Response> {
   const choices = allChoices(job);
   const started = await startSource(choices, STREAM_STATUS_WAIT_MS);
@@ -111,10 +151,10 @@ async function streamed(job: ChatJob): Promise<Response> {
 }
 
 /** The events of all choices as they come; as many run at a time as there are slots. */
-function allChoices({ deps, life, fields, requests }: ChatJob): AsyncGenerator<ChoiceEvent> {
+function allChoices({ deps, life, options, requests }: ChatJob): AsyncGenerator<ChoiceEvent> {
   const starts = requests.map((request, index) =>
     async function* () {
-      for await (const event of generateText(deps, request, fields.stop, life.signal)) {
+      for await (const event of generateText(deps, request, options, life.signal)) {
         yield { index, event };
       }
     }
@@ -136,7 +176,7 @@ async function* chatChunks(
   };
   const chunk = (
     index: number,
-    delta: Readonly<Record<string, string>>,
+    delta: Readonly<Record<string, unknown>>,
     tokens: readonly PlacedToken[],
     finishReason: string | null,
   ) => ({
@@ -158,16 +198,23 @@ async function* chatChunks(
   const ends: EndEvent[] = [];
   for await (const { index, event } of choices) {
     if (event.type === "delta") {
-      yield chunk(index, { content: event.text }, event.tokens, null);
+      yield chunk(index, deltaOf(event), event.tokens, null);
     } else if (event.type === "progress") {
       yield { ...chunk(index, {}, [], null), ...progressOf(event, job.life.began) };
     } else if (event.type === "end") {
       ends.push(event);
       const { timings } = countsOf(job, ends);
-      yield { ...chunk(index, {}, [], event.reason), ...(timings && { timings }) };
+      yield { ...chunk(index, {}, [], reasonOf(event)), ...(timings && { timings }) };
     }
   }
   if (usageWanted) yield { ...head, choices: [], usage: countsOf(job, ends).usage };
+}
+
+function deltaOf({ text, call }: Extract<TextEvent, { type: "delta" }>) {
+  if (call === null) return { content: text };
+  const { index, head, arguments: more } = call;
+  const part = head === null ? { function: { arguments: more } } : callOf(head, more);
+  return { ...(text !== "" && { content: text }), tool_calls: [{ index, ...part }] };
 }
 
 /** `usage` over all choices; `timings` only of a single one, where the phases are not shared. */

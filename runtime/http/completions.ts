@@ -185,9 +185,10 @@ async function* pieces(
   signal: AbortSignal,
 ): AsyncGenerator<Piece> {
   const { deps, fields } = job;
+  const options = { stops: fields.stop, tools: null };
   let before = 0;
   if (fields.echo && !request.promptLogprobs) yield* echoed(job, request, index, null);
-  for await (const event of generateText(deps, request, fields.stop, signal)) {
+  for await (const event of generateText(deps, request, options, signal)) {
     if (event.type === "prompt") {
       before = yield* echoed(job, request, index, event.logprobs);
     } else if (event.type === "progress") {

@@ -1,5 +1,5 @@
 /** From a checked request to text events: what the chat and the completions route share. */
-import { TextStream } from "../chat/text_stream.ts";
+import { type AnswerOptions, AnswerStream, type CallPiece } from "../chat/answer_stream.ts";
 import type {
   Engine,
   FinishReason,
@@ -40,12 +40,21 @@ export type TextEvent =
   | { readonly type: "prompt"; readonly logprobs: readonly TokenLogprob[] }
   | { readonly type: "progress"; readonly processed: number; readonly total: number }
   /** `tokens`: those taken since the last delta, in step with what the engine delivered. */
-  | { readonly type: "delta"; readonly text: string; readonly tokens: readonly PlacedToken[] }
+  | {
+    readonly type: "delta";
+    readonly text: string;
+    readonly call: CallPiece | null;
+    readonly tokens: readonly PlacedToken[];
+  }
   /** Always the last event. */
   | {
     readonly type: "end";
     readonly reason: FinishReason;
     readonly completionTokens: number;
+    /** Tool calls in the answer. */
+    readonly calls: number;
+    /** The stop string that ended the text, or null. */
+    readonly stopped: string | null;
     /** null when a stop string ended the generation before the engine did. */
     readonly timings: Timings | null;
   };
@@ -124,19 +133,23 @@ function randomSeed(): number {
 }
 
 /**
- * Runs a request and delivers its text. Throws the signal's reason after an abort; ending the
- * iteration frees the engine's slot.
+ * Runs a request and delivers its text and tool calls. Throws the signal's reason after an abort;
+ * ending the iteration frees the engine's slot.
  */
 export async function* generateText(
   deps: AppDependencies,
   request: GenerateRequest,
-  stops: readonly string[],
+  options: AnswerOptions,
   signal: AbortSignal,
 ): AsyncGenerator<TextEvent> {
   const stopIds = new Set(request.stopIds);
-  const stream = new TextStream(deps.tokenizer, { skipSpecial: true, stops });
+  const stream = new AnswerStream(deps.tokenizer, options);
   let tokens: PlacedToken[] = [];
   let count = 0;
+  const endOf = (reason: FinishReason, timings: Timings | null): TextEvent => {
+    const { calls, stopped } = stream;
+    return { type: "end", reason, completionTokens: count, calls, stopped, timings };
+  };
   try {
     for await (const event of deps.engine.generate(request, signal)) {
       if (event.type === "prompt" || event.type === "progress") {
@@ -146,21 +159,20 @@ export async function* generateText(
         const { id, logprob } = event;
         tokens.push({ id, logprob, offset: stream.characters });
         // The text of a token that ends the generation belongs to nobody.
-        const text = stopIds.has(id) ? "" : stream.push(id);
-        if (stream.stopped !== null) {
-          yield { type: "delta", text, tokens };
-          yield { type: "end", reason: "stop", completionTokens: count, timings: null };
-          return;
-        }
-        if (text === "") continue;
-        yield { type: "delta", text, tokens };
+        if (stopIds.has(id)) continue;
+        const piece = stream.push(id);
+        const isOver = stream.stopped !== null;
+        if (piece.text === "" && piece.call === null && !isOver) continue;
+        yield { type: "delta", ...piece, tokens };
         tokens = [];
+        if (isOver) return yield endOf("stop", null);
       } else {
-        const text = stream.end();
+        const piece = stream.end();
         const reason = stream.stopped === null ? event.reason : "stop";
-        if (text !== "" || tokens.length > 0) yield { type: "delta", text, tokens };
-        yield { type: "end", reason, completionTokens: count, timings: event.timings };
-        return;
+        if (piece.text !== "" || piece.call !== null || tokens.length > 0) {
+          yield { type: "delta", ...piece, tokens };
+        }
+        return yield endOf(reason, event.timings);
       }
     }
     signal.throwIfAborted();

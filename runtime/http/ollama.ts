@@ -2,8 +2,10 @@
  * Ollama's API: /api/chat, /api/generate and what their clients ask before. Bodies are translated
  * to those of the chat route and checked there; answers are lines of JSON, times in nanoseconds.
  */
+import type { AnswerOptions, CallPiece } from "../chat/answer_stream.ts";
 import { encodeSegments, encodeText } from "../chat/encode.ts";
 import { renderChatInSlices } from "../chat/template.ts";
+import { callId } from "../chat/tool_calls.ts";
 import type { GenerateRequest, ModelInfo } from "../engine/engine.ts";
 import { RequestError } from "../errors.ts";
 import { STREAM_STATUS_WAIT_MS } from "../limits.ts";
@@ -16,6 +18,7 @@ import type { TextEvent } from "./generation.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { parseChatRequest } from "./schema.ts";
 import { startSource, type StreamFormat, streamResponse } from "./stream.ts";
+import { answerOptions } from "./tools.ts";
 
 const LINES: StreamFormat = {
   contentType: "application/x-ndjson",
@@ -51,7 +54,7 @@ interface OllamaJob {
   readonly deps: AppDependencies;
   readonly life: Lifetime;
   readonly request: GenerateRequest;
-  readonly stops: readonly string[];
+  readonly options: AnswerOptions;
   readonly stream: boolean;
   /** The answer's own fields around a piece of text. */
   readonly around: (text: string) => JsonObject;
@@ -64,7 +67,7 @@ export function answerOllamaChat(deps: AppDependencies, http: Request): Promise<
     const messages = Array.isArray(body.messages) ? body.messages : [];
     const around = (content: string) => ({ message: { role: "assistant", content } });
     if (messages.length === 0) return loaded(deps, body, around(""));
-    const translated = { ...translate(body), messages: messages.map(translateMessage) };
+    const translated = { ...translate(body), messages: translateMessages(messages) };
     return await answerJob(deps, life, { ...translated, tools: body.tools }, body, around);
   });
 }
@@ -128,23 +131,35 @@ function translate({ model, stream, options }: JsonObject): JsonObject {
   };
 }
 
-/** Ollama's calls have no ids, and its results name the tool. */
-function translateMessage(message: unknown): unknown {
-  if (!isObject(message)) return message;
-  refuse(message, ["images"]);
-  const { role, content, tool_name: toolName } = message;
-  const calls = message.tool_calls;
-  return {
-    role,
-    content,
-    ...(role === "tool" && { tool_call_id: typeof toolName === "string" ? toolName : "tool" }),
-    ...(Array.isArray(calls) && {
-      tool_calls: calls.map((call, index) => {
-        if (!isObject(call) || !isObject(call.function)) return call;
-        return { id: `functions.${call.function.name}:${index}`, function: call.function };
-      }),
-    }),
+/**
+ * Ollama's calls have no ids, and its results name the tool: a result answers the first call of
+ * that tool that has none yet.
+ */
+function translateMessages(messages: readonly unknown[]): unknown[] {
+  const open: { readonly id: string; readonly name: unknown }[] = [];
+  const takeId = (name: unknown) => {
+    const at = Math.max(0, open.findIndex((call) => call.name === name));
+    return open.splice(at, 1)[0]?.id ?? (typeof name === "string" ? name : "tool");
   };
+  let index = 0;
+  const translateCall = (call: unknown) => {
+    if (!isObject(call) || !isObject(call.function)) return call;
+    const { name } = call.function;
+    const id = callId(String(name), index++);
+    open.push({ id, name });
+    return { id, function: call.function };
+  };
+  return messages.map((message) => {
+    if (!isObject(message)) return message;
+    refuse(message, ["images"]);
+    const { role, content, tool_calls: calls, tool_name: toolName } = message;
+    return {
+      role,
+      content,
+      ...(role === "tool" && { tool_call_id: takeId(toolName) }),
+      ...(Array.isArray(calls) && { tool_calls: calls.map(translateCall) }),
+    };
+  });
 }
 
 function isObject(value: unknown): value is JsonObject {
@@ -183,35 +198,78 @@ async function answerJob(
   const wanted = fields.max_tokens ?? null;
   const request = planGeneration(deps, fields, promptIds, "prompt", wanted, life.owner);
   const stream = fields.stream ?? true;
-  const job = { deps, life, request, stops: fields.stop, stream, around };
+  const job = { deps, life, request, options: answerOptions(fields), stream, around };
   return stream ? await streamed(job) : await whole(job);
 }
 
 async function streamed(job: OllamaJob): Promise<Response> {
-  const { deps, life, request, stops } = job;
-  const texts = generateText(deps, request, stops, life.signal);
+  const { deps, life, request, options } = job;
+  const texts = generateText(deps, request, options, life.signal);
   const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
   return streamResponse(lines(job, started), texts, life, { format: LINES });
 }
 
 async function* lines(job: OllamaJob, texts: AsyncIterable<TextEvent>): AsyncGenerator<JsonObject> {
   const { deps, around } = job;
+  const calls = new CallList();
   for await (const event of texts) {
-    if (event.type === "delta" && event.text !== "") {
+    if (event.type === "delta") {
+      if (event.call !== null) calls.add(event.call);
+      if (event.text === "") continue;
       yield { ...head(deps.engine.model), ...around(event.text), done: false };
     } else if (event.type === "end") {
-      yield { ...head(deps.engine.model), ...around(""), ...endOf(job, event) };
+      const last = head(deps.engine.model);
+      if (calls.length > 0) yield { ...last, ...calls.over(around("")), done: false };
+      yield { ...last, ...around(""), ...endOf(job, event) };
     }
   }
 }
 
+/** Calls as Ollama's clients read them: whole, their arguments an object. */
+class CallList {
+  readonly #calls: { readonly name: string; arguments: string }[] = [];
+
+  get length(): number {
+    return this.#calls.length;
+  }
+
+  add({ index, head, arguments: text }: CallPiece): void {
+    if (head === null) this.#calls[index]!.arguments += text;
+    else this.#calls.push({ name: head.name, arguments: text });
+  }
+
+  /** An answer with the calls in its message. */
+  over(answer: JsonObject): JsonObject {
+    if (this.#calls.length === 0) return answer;
+    const tool_calls = this.#calls.map(({ name, arguments: text }) => ({
+      function: { name, arguments: objectOf(text) },
+    }));
+    return { ...answer, message: { ...answer.message as JsonObject, tool_calls } };
+  }
+}
+
+/** Arguments that are no JSON object are handed on as they are, under a name of their own. */
+function objectOf(text: string): JsonObject {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (isObject(value)) return value;
+  } catch {
+    // Not JSON: the client gets to see the text.
+  }
+  return { _raw: text };
+}
+
 async function whole(job: OllamaJob): Promise<Response> {
-  const { deps, life, request, stops, around } = job;
+  const { deps, life, request, options, around } = job;
   let text = "";
-  for await (const event of generateText(deps, request, stops, life.signal)) {
-    if (event.type === "delta") text += event.text;
-    else if (event.type === "end") {
-      return Response.json({ ...head(deps.engine.model), ...around(text), ...endOf(job, event) });
+  const calls = new CallList();
+  for await (const event of generateText(deps, request, options, life.signal)) {
+    if (event.type === "delta") {
+      text += event.text;
+      if (event.call !== null) calls.add(event.call);
+    } else if (event.type === "end") {
+      const answer = calls.over(around(text));
+      return Response.json({ ...head(deps.engine.model), ...answer, ...endOf(job, event) });
     }
   }
   throw new Error("answer request: wanted an end of the text, found none");
@@ -288,7 +346,7 @@ export async function showOllamaModel(deps: AppDependencies, http: Request): Pro
   checkModel(deps.engine, modelName(name));
   return Response.json({
     ...modelEntry(model),
-    capabilities: ["completion"],
+    capabilities: ["completion", "tools"],
     model_info: {
       "general.architecture": "kimi_linear",
       "general.parameter_count": model.parameterCount,

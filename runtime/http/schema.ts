@@ -197,6 +197,8 @@ export async function parseConversation(body: JsonObject, slices: Slices) {
 const chatSchema = z.object({
   ...generationFields,
   max_completion_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
+  tool_choice: optional(z.enum(["auto", "none"], wanted('"auto" or "none"'))),
+  parallel_tool_calls: optional(flag),
   logprobs: optional(flag),
   top_logprobs: optional(integerFrom(0, limits.MAX_LOGPROBS)),
 }).superRefine((value, context) => {
@@ -368,11 +370,6 @@ const REFUSED_IN_CHAT: readonly RefusedField[] = [
   nothing("function_call"),
   nothing("chat_template"),
   nothing("chat_template_kwargs"),
-  {
-    name: "tool_choice",
-    wanted: '"auto", "none" or no value',
-    accepts: (value) => value === "auto" || value === "none",
-  },
 ];
 
 const REFUSED_IN_COMPLETIONS: readonly RefusedField[] = [

@@ -8,6 +8,7 @@ import {
   type Segment,
   sortedCompactJson,
 } from "../../runtime/chat/template.ts";
+import { withKimiIds } from "../../runtime/chat/tool_calls.ts";
 import { TINY_DIRECTORY, tinySpecials, tinyTokenizer } from "../tools/tiny_text.ts";
 
 const template = new Template(Deno.readTextFileSync(`${TINY_DIRECTORY}/chat_template.jinja`));
@@ -85,7 +86,8 @@ const CONVERSATIONS: Readonly<Record<string, [readonly ChatMessage[], unknown[] 
 for (const [name, [messages, tools]] of Object.entries(CONVERSATIONS)) {
   Deno.test(`chat layout equals the folder's template: ${name}`, () => {
     for (const prompt of [true, false]) {
-      equal(textOf(renderChat(messages, tools, prompt)), reference(messages, tools, prompt));
+      const wanted = reference(withKimiIds(messages), tools, prompt);
+      equal(textOf(renderChat(messages, tools, prompt)), wanted);
     }
   });
 }
@@ -168,6 +170,28 @@ Deno.test("chat layout: special strings cut over fields and parts stay text", as
       equal(ids.filter((id) => id >= tinyTokenizer.rankCount).length, 2 * 3 + 2, text);
     }
   }
+});
+
+Deno.test("chat layout: foreign call ids become the model's own, in results too", () => {
+  const call = (id: string, name: string) => ({ id, function: { name, arguments: "{}" } });
+  const messages: ChatMessage[] = [
+    { role: "user", content: "go" },
+    { role: "assistant", tool_calls: [call("call_a", "f"), call("toolu_b", "g")] },
+    { role: "tool", tool_call_id: "toolu_b", content: "2" },
+    { role: "tool", tool_call_id: "call_a", content: "1" },
+    { role: "assistant", tool_calls: [call("functions.g:7", "g")] },
+    { role: "tool", tool_call_id: "functions.g:7", content: "3" },
+    { role: "assistant", tool_calls: [call("call_a", "f"), call("functions.f:", "f")] },
+    { role: "tool", tool_call_id: "call_a", content: "4" },
+    { role: "tool", tool_call_id: "unknown", content: "5" },
+  ];
+  const text = renderChat(messages, null).map((segment) => segment.text).join("");
+  const ids = [...text.matchAll(/functions\.[fg]:\d+|unknown/g)].map(([id]) => id);
+  deepEqual(ids, [
+    ...["functions.f:0", "functions.g:1", "functions.g:1", "functions.f:0"],
+    ...["functions.g:7", "functions.g:7"],
+    ...["functions.f:3", "functions.f:4", "functions.f:3", "unknown"],
+  ]);
 });
 
 Deno.test("encode: a long text gives the ids of encode() and never holds the thread", async () => {

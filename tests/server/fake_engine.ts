@@ -146,7 +146,9 @@ export class FakeEngine implements Engine {
       if (signal?.aborted) return;
       this.delivered++;
       yield { type: "token", id, logprob: logprobOf(request, id) };
-      if (request.stopIds.includes(id)) reason = "stop";
+      if (!request.stopIds.includes(id)) continue;
+      reason = "stop";
+      break;
     }
     yield { type: "done", reason, timings: { queuedMs: 1, prefillMs: 20, decodeMs: 40 } };
   }

@@ -80,8 +80,16 @@ async function checkExact({ client, tokenizer }: Running, sample: Sample): Promi
     temperature: 0,
     max_tokens: limit,
   });
-  assert.strictEqual(chat.choices[0]!.message.content, wanted);
-  assert.strictEqual(chat.choices[0]!.finish_reason, "stop");
+  const { message, finish_reason: reason } = chat.choices[0]!;
+  const calls = message.tool_calls ?? [];
+  const callText = calls.map((call) => {
+    assert.ok(call.type === "function");
+    return `<|tool_call_begin|>${call.id}<|tool_call_argument_begin|>${call.function.arguments}` +
+      "<|tool_call_end|>";
+  }).join("");
+  const section = `<|tool_calls_section_begin|>${callText}<|tool_calls_section_end|>`;
+  assert.strictEqual((message.content ?? "") + (calls.length > 0 ? section : ""), wanted);
+  assert.strictEqual(reason, calls.length > 0 ? "tool_calls" : "stop");
   assert.strictEqual(chat.usage!.prompt_tokens, sample.prompt_ids.length);
 }
 

@@ -2,6 +2,7 @@
 import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import { Ollama } from "ollama";
 import { EngineError } from "../../runtime/errors.ts";
+import { tinyTokenizer } from "../tools/tiny_text.ts";
 import { appOver, FakeEngine, post, type Script } from "./fake_engine.ts";
 
 const model = "kedge-tiny";
@@ -75,7 +76,7 @@ Deno.test("ollama client: tags, ps, show, version, load", () =>
     const { models } = await client.list();
     deepEqual(models.map(({ name }) => name), ["kedge-tiny:latest"]);
     equal((await client.ps()).models.length, 1);
-    deepEqual((await client.show({ model })).capabilities, ["completion"]);
+    deepEqual((await client.show({ model })).capabilities, ["completion", "tools"]);
     match((await client.version()).version, /^\d+\.\d+\.\d+$/);
     const load = await client.generate({ model, prompt: "" });
     deepEqual([load.response, load.done, load.done_reason], ["", true, "load"]);
@@ -93,24 +94,63 @@ Deno.test("ollama client: errors reach it as text", () =>
     }, /it broke/);
   }));
 
+const tools = [{
+  type: "function",
+  function: { name: "sum", description: "", parameters: { type: "object" } },
+}];
+
 Deno.test("ollama: calls and results of tools are part of the conversation", async () => {
   const engine = new FakeEngine();
+  const call = (name: string) => ({ function: { name, arguments: { a: 1 } } });
   const response = await post(appOver(engine), "/api/chat", {
     model,
     stream: false,
-    tools: [{ type: "function", function: { name: "sum", parameters: { type: "object" } } }],
+    tools,
     messages: [
       ...messages,
-      {
-        role: "assistant",
-        content: "",
-        tool_calls: [{ function: { name: "sum", arguments: { a: 1 } } }],
-      },
-      { role: "tool", content: "3", tool_name: "sum" },
+      { role: "assistant", content: "", tool_calls: [call("sum"), call("other"), call("sum")] },
+      { role: "tool", content: "1", tool_name: "other" },
+      { role: "tool", content: "2", tool_name: "sum" },
+      { role: "tool", content: "3" },
+      { role: "tool", content: "4", tool_name: "nobody" },
     ],
   });
   equal(response.status, 200);
-  ok(engine.requests[0]!.promptIds.length > 30);
+  const prompt = tinyTokenizer.decode(engine.requests[0]!.promptIds);
+  deepEqual([...prompt.matchAll(/Return of (.*)\n(\d)/g)].map(([, id, text]) => [id, text]), [
+    ["functions.other:1", "1"],
+    ["functions.sum:0", "2"],
+    ["functions.sum:2", "3"],
+    ["nobody", "4"],
+  ]);
+});
+
+Deno.test("ollama: a tool call comes whole, its arguments an object", async () => {
+  const id = (name: string) => tinyTokenizer.specialId(`<|${name}|>`)!;
+  const encode = (text: string) => Array.from(tinyTokenizer.encode(text));
+  const callOf = (args: string) => [
+    id("tool_call_begin"),
+    ...encode("functions.sum:0"),
+    id("tool_call_argument_begin"),
+    ...encode(args),
+    id("tool_call_end"),
+  ];
+  const output = [...encode("Hm."), ...callOf('{"a": 1}'), ...callOf("no JSON")];
+  const wanted = [
+    { function: { name: "sum", arguments: { a: 1 } } },
+    { function: { name: "sum", arguments: { _raw: "no JSON" } } },
+  ];
+  await withClient({ output }, async (client) => {
+    const whole = await client.chat({ model, messages, tools });
+    deepEqual([whole.message.content, whole.message.tool_calls], ["Hm.", wanted]);
+    let text = "";
+    const calls: unknown[] = [];
+    for await (const part of await client.chat({ model, messages, tools, stream: true })) {
+      text += part.message.content;
+      calls.push(...part.message.tool_calls ?? []);
+    }
+    deepEqual([text, calls], ["Hm.", wanted]);
+  });
 });
 
 Deno.test("ollama: what it can't do, and bodies that are none, are 400", async () => {
