@@ -59,6 +59,12 @@ const SYSTEM_MARKER = "<|im_system|>";
 const MIDDLE = "<|im_middle|>";
 const END = "<|im_end|>";
 
+/**
+ * What follows the last message: the model's turn; nothing; or, where the last message is the
+ * beginning of the model's own, the rest of it.
+ */
+export type PromptEnd = "answer" | "nothing" | "rest";
+
 /** Joins neighbouring texts, so that they are split into tokens as the one text they are. */
 class SegmentList {
   readonly segments: Segment[] = [];
@@ -91,10 +97,10 @@ class SegmentList {
 export function renderChat(
   messages: readonly ChatMessage[],
   tools: readonly unknown[] | null,
-  addGenerationPrompt = true,
+  end: PromptEnd = "answer",
 ): Segment[] {
   const list = new SegmentList();
-  const steps = renderSteps(list, messages, tools, addGenerationPrompt);
+  const steps = renderSteps(list, messages, tools, end);
   while (!steps.next().done);
   return list.finish();
 }
@@ -103,11 +109,11 @@ export function renderChat(
 export async function renderChatInSlices(
   messages: readonly ChatMessage[],
   tools: readonly unknown[] | null,
-  addGenerationPrompt: boolean,
+  end: PromptEnd,
   slices: Slices,
 ): Promise<Segment[]> {
   const list = new SegmentList();
-  const steps = renderSteps(list, messages, tools, addGenerationPrompt);
+  const steps = renderSteps(list, messages, tools, end);
   while (!steps.next().done) await slices.giveWay();
   return list.finish();
 }
@@ -117,7 +123,7 @@ function* renderSteps(
   list: SegmentList,
   messages: readonly ChatMessage[],
   tools: readonly unknown[] | null,
-  addGenerationPrompt: boolean,
+  end: PromptEnd,
 ): Generator<void, void> {
   if (tools !== null && tools.length > 0) {
     list.marker(SYSTEM_MARKER);
@@ -126,11 +132,13 @@ function* renderSteps(
     list.text(yield* writeSteps(tools, SORTED_JSON));
     list.marker(END);
   }
-  for (const message of withKimiIds(messages)) {
+  const renamed = withKimiIds(messages);
+  for (const [at, message] of renamed.entries()) {
     yield* renderMessage(list, message);
+    if (end !== "rest" || at < renamed.length - 1) list.marker(END);
     yield;
   }
-  if (addGenerationPrompt) {
+  if (end === "answer") {
     list.marker("<|im_assistant|>");
     list.text("assistant");
     list.marker(MIDDLE);
@@ -159,7 +167,6 @@ function* renderMessage(list: SegmentList, message: ChatMessage): Generator<void
     }
     list.marker(CALLS_END);
   }
-  list.marker(END);
 }
 
 function contentText(content: ChatMessage["content"]): string {

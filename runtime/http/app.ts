@@ -5,7 +5,7 @@ import type { KeyRing } from "../keys/key_ring.ts";
 import { authenticate } from "./auth.ts";
 import { answerChat } from "./chat.ts";
 import { answerCompletion } from "./completions.ts";
-import { errorResponse, MethodError } from "./errors.ts";
+import { errorResponse, type ErrorShape, MethodError } from "./errors.ts";
 import type { AppDependencies } from "./generation.ts";
 import { allowOrigins, guardOrigin, limitHead } from "./guards.ts";
 import { showHealth, showLife, showReadiness, showWelcome } from "./health.ts";
@@ -18,10 +18,11 @@ import {
   answerOllamaGenerate,
   listOllamaModels,
   listOllamaRunning,
-  ollama,
+  ollamaError,
   showOllamaModel,
   showOllamaVersion,
 } from "./ollama.ts";
+import { answerMessages, countMessageTokens, messagesError } from "./messages.ts";
 import { showProps } from "./props.ts";
 import { answerDetokenize, answerTemplate, answerTokenize } from "./tokenize.ts";
 
@@ -65,11 +66,16 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   };
   const post = (
     path: string,
-    handler: (deps: AppDependencies, http: Request) => Response | Promise<Response>,
+    handler: (deps: AppDependencies, http: Request) => Promise<Response>,
+    shape: ErrorShape | null = null,
   ) => {
-    app.post(path, ({ req: { raw } }) => {
+    app.post(path, async ({ req: { raw } }) => {
       const engine = new MeasuredEngine(deps.engine, metrics, usageOf(raw));
-      return handler({ ...deps, engine }, raw);
+      try {
+        return await handler({ ...deps, engine }, raw);
+      } catch (error) {
+        return errorResponse(error, shape);
+      }
     });
     app.all(path, () => refuseMethod("POST"));
   };
@@ -83,6 +89,8 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   get("/v1/models/:id", (context) => showModel(deps, context.req.param("id") ?? ""));
   post("/v1/chat/completions", answerChat);
   post("/v1/completions", answerCompletion);
+  post("/v1/messages", answerMessages, messagesError);
+  post("/v1/messages/count_tokens", countMessageTokens, messagesError);
   get("/props", () => showProps(deps));
   post("/apply-template", answerTemplate);
   post("/tokenize", answerTokenize);
@@ -91,9 +99,9 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   get("/api/version", showOllamaVersion);
   get("/api/tags", () => listOllamaModels(deps));
   get("/api/ps", () => listOllamaRunning(deps));
-  post("/api/show", ollama(showOllamaModel));
-  post("/api/chat", ollama(answerOllamaChat));
-  post("/api/generate", ollama(answerOllamaGenerate));
+  post("/api/show", showOllamaModel, ollamaError);
+  post("/api/chat", answerOllamaChat, ollamaError);
+  post("/api/generate", answerOllamaGenerate, ollamaError);
   return app;
 }
 

@@ -1,17 +1,14 @@
 /** POST /v1/chat/completions */
 import type { AnswerOptions, CallPiece } from "../chat/answer_stream.ts";
-import { encodeSegments } from "../chat/encode.ts";
-import { renderChatInSlices } from "../chat/template.ts";
 import type { GenerateRequest } from "../engine/engine.ts";
 import { STREAM_STATUS_WAIT_MS } from "../limits.ts";
 import { readJsonObject } from "./body.ts";
+import { readConversation } from "./conversation.ts";
 import {
   type AppDependencies,
-  checkModel,
   choicesOf,
   generateText,
   type PlacedToken,
-  planGeneration,
   progressOf,
   responseId,
   type TextEvent,
@@ -20,12 +17,11 @@ import {
   usageOf,
 } from "./generation.ts";
 import { answerJson } from "./json_answer.ts";
-import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
+import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { type ChatLogprob, chatLogprob } from "./logprobs.ts";
 import { mergeSources } from "./merge.ts";
-import { type ChatRequest, parseChatRequest } from "./schema.ts";
+import type { ChatRequest } from "./schema.ts";
 import { startSource, streamResponse } from "./stream.ts";
-import { answerOptions, limitCalls } from "./tools.ts";
 
 /** One request on its way to an answer. */
 interface ChatJob {
@@ -56,32 +52,15 @@ export function answerChat(deps: AppDependencies, http: Request): Promise<Respon
 }
 
 async function readJob(deps: AppDependencies, http: Request, life: Lifetime): Promise<ChatJob> {
-  const { engine, tokenizer } = deps;
-  const { slices } = life;
-  const body = await readJsonObject(http, life.bodyReadMs, slices);
-  const fields = await parseChatRequest(body, engine.model.vocabularySize, slices);
-  checkModel(engine, fields.model);
-  const segments = await renderChatInSlices(fields.messages, fields.tools, true, slices);
-  const choices = fields.n ?? 1;
-  const estimate = estimateTokens(segments.reduce((sum, { text }) => sum + text.length, 0));
-  life.hold(Array(choices).fill(estimate));
-  const promptIds = await encodeSegments(tokenizer, segments, slices);
-  const wantedTokens = fields.max_completion_tokens ?? fields.max_tokens ?? null;
-  const request = {
-    ...limitCalls(
-      planGeneration(deps, fields, promptIds, "messages", wantedTokens, life.owner),
-      fields,
-      tokenizer,
-    ),
-    logprobs: fields.logprobs ? fields.top_logprobs ?? 0 : null,
-  };
+  const body = await readJsonObject(http, life.bodyReadMs, life.slices);
+  const { fields, request, options } = await readConversation(deps, life, body);
   return {
     deps,
     life,
     fields,
-    options: answerOptions(fields),
-    requests: choicesOf(request, choices),
-    promptTokens: promptIds.length,
+    options,
+    requests: choicesOf(request, fields.n ?? 1),
+    promptTokens: request.promptIds.length,
     id: responseId("chatcmpl-"),
     created: unixSeconds(),
   };

@@ -65,7 +65,10 @@ export function errorBody(error: unknown): ErrorBody {
   };
 }
 
-export function errorResponse(error: unknown): Response {
+/** The body of an error in another dialect. */
+export type ErrorShape = (error: ErrorBody["error"], status: number) => unknown;
+
+export function errorResponse(error: unknown, shape: ErrorShape | null = null): Response {
   const headers = new Headers();
   if (error instanceof MethodError) headers.set("allow", error.allow);
   if (error instanceof OverloadedError) {
@@ -75,7 +78,8 @@ export function errorResponse(error: unknown): Response {
   // The rest of the body is in the way of the next request: the client had better close.
   if (error instanceof TimeoutError) headers.set("connection", "close");
   const status = error instanceof KedgeError ? error.status : 500;
-  return Response.json(errorBody(error), { status, headers });
+  const body = errorBody(error);
+  return Response.json(shape?.(body.error, status) ?? body, { status, headers });
 }
 
 /** The stack without the message above it. */

@@ -36,6 +36,19 @@ export function listFrom<T extends z.ZodType>(item: T, least: number, most: numb
   return z.array(item, range).min(least, range).max(most, range);
 }
 
+/** A text, or a list of parts as `list` has it; `text` is what is wanted in words. */
+export function textOr<T extends z.ZodType>(list: T, text: string) {
+  return z.custom<string | z.output<T>>(
+    (value) => typeof value === "string" || Array.isArray(value),
+    wanted(text),
+  ).superRefine((value, context) => {
+    if (typeof value === "string") return;
+    for (const { path, message } of list.safeParse(value).error?.issues ?? []) {
+      context.addIssue({ code: "custom", path, message, input: value });
+    }
+  });
+}
+
 /** Checks a body; throws RequestError for the first field that is wrong. */
 export function parseFields<T extends z.ZodType>(schema: T, body: JsonObject): z.output<T> {
   const result = schema.safeParse(body);
@@ -110,4 +123,8 @@ export function describe(value: unknown): string {
   if (value === null || typeof value === "number" || typeof value === "boolean") return `${value}`;
   if (typeof value === "string") return `a string of ${value.length} characters`;
   return Array.isArray(value) ? `a list of ${value.length} items` : "an object";
+}
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -3,22 +3,20 @@
  * to those of the chat route and checked there; answers are lines of JSON, times in nanoseconds.
  */
 import type { AnswerOptions, CallPiece } from "../chat/answer_stream.ts";
-import { encodeSegments, encodeText } from "../chat/encode.ts";
-import { renderChatInSlices } from "../chat/template.ts";
 import { callId } from "../chat/tool_calls.ts";
 import type { GenerateRequest, ModelInfo } from "../engine/engine.ts";
 import { RequestError } from "../errors.ts";
 import { STREAM_STATUS_WAIT_MS } from "../limits.ts";
 import { VERSION } from "../version.ts";
 import { type JsonObject, readJsonObject } from "./body.ts";
-import { errorBody, errorResponse } from "./errors.ts";
-import { describe } from "./fields.ts";
-import { type AppDependencies, checkModel, generateText, planGeneration } from "./generation.ts";
+import { readConversation } from "./conversation.ts";
+import { errorBody, type ErrorShape } from "./errors.ts";
+import { describe, isObject } from "./fields.ts";
+import { type AppDependencies, checkModel, generateText } from "./generation.ts";
 import type { TextEvent } from "./generation.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
-import { parseChatRequest } from "./schema.ts";
 import { startSource, type StreamFormat, streamResponse } from "./stream.ts";
-import { answerOptions } from "./tools.ts";
+import { parsedArguments } from "./tools.ts";
 
 const LINES: StreamFormat = {
   contentType: "application/x-ndjson",
@@ -33,21 +31,8 @@ const LINES: StreamFormat = {
 const DEFAULT_TAG = ":latest";
 const NANOSECONDS_PER_MS = 1_000_000;
 
-/** One of Ollama's routes; its errors have the shape that Ollama's clients read. */
-export function ollama(
-  answer: (deps: AppDependencies, http: Request) => Response | Promise<Response>,
-): (deps: AppDependencies, http: Request) => Promise<Response> {
-  return async (deps, http) => {
-    try {
-      return await answer(deps, http);
-    } catch (error) {
-      const { status, headers } = errorResponse(error);
-      headers.set("content-type", "application/json");
-      const body = JSON.stringify({ error: errorBody(error).error.message });
-      return new Response(body, { status, headers });
-    }
-  };
-}
+/** Errors as Ollama's clients read them. */
+export const ollamaError: ErrorShape = ({ message }) => ({ error: message });
 
 /** One request on its way to an answer. */
 interface OllamaJob {
@@ -162,10 +147,6 @@ function translateMessages(messages: readonly unknown[]): unknown[] {
   });
 }
 
-function isObject(value: unknown): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function modelName(name: string): string {
   return name.endsWith(DEFAULT_TAG) ? name.slice(0, -DEFAULT_TAG.length) : name;
 }
@@ -184,21 +165,10 @@ async function answerJob(
   body: JsonObject,
   around: (text: string) => JsonObject,
 ): Promise<Response> {
-  const { engine, tokenizer } = deps;
-  const { slices } = life;
-  const fields = await parseChatRequest(translated, engine.model.vocabularySize, slices);
-  checkModel(engine, fields.model);
-  const promptIds = body.raw === true && typeof body.prompt === "string"
-    ? await encodeText(tokenizer, body.prompt, false, slices)
-    : await encodeSegments(
-      tokenizer,
-      await renderChatInSlices(fields.messages, fields.tools, true, slices),
-      slices,
-    );
-  const wanted = fields.max_tokens ?? null;
-  const request = planGeneration(deps, fields, promptIds, "prompt", wanted, life.owner);
+  const raw = body.raw === true && typeof body.prompt === "string" ? body.prompt : null;
+  const { fields, request, options } = await readConversation(deps, life, translated, raw);
   const stream = fields.stream ?? true;
-  const job = { deps, life, request, options: answerOptions(fields), stream, around };
+  const job = { deps, life, request, options, stream, around };
   return stream ? await streamed(job) : await whole(job);
 }
 
@@ -242,21 +212,10 @@ class CallList {
   over(answer: JsonObject): JsonObject {
     if (this.#calls.length === 0) return answer;
     const tool_calls = this.#calls.map(({ name, arguments: text }) => ({
-      function: { name, arguments: objectOf(text) },
+      function: { name, arguments: parsedArguments(text) },
     }));
     return { ...answer, message: { ...answer.message as JsonObject, tool_calls } };
   }
-}
-
-/** Arguments that are no JSON object are handed on as they are, under a name of their own. */
-function objectOf(text: string): JsonObject {
-  try {
-    const value: unknown = JSON.parse(text);
-    if (isObject(value)) return value;
-  } catch {
-    // Not JSON: the client gets to see the text.
-  }
-  return { _raw: text };
 }
 
 async function whole(job: OllamaJob): Promise<Response> {

@@ -10,12 +10,14 @@ import {
   describe,
   flag,
   integerFrom,
+  isObject,
   listFrom,
   numberFrom,
   optional,
   parseFields,
   parseList,
   textFrom,
+  textOr,
   wanted,
 } from "./fields.ts";
 
@@ -119,16 +121,7 @@ const textPart = z.object({
 
 const textParts = listFrom(textPart, 0, limits.MAX_PARTS);
 
-const content = z.unknown().superRefine((value, context) => {
-  if (value === null || value === undefined || typeof value === "string") return;
-  if (!Array.isArray(value)) {
-    context.addIssue({ code: "custom", message: "a string or a list of text parts", input: value });
-    return;
-  }
-  for (const { path, message } of textParts.safeParse(value).error?.issues ?? []) {
-    context.addIssue({ code: "custom", path, message, input: value });
-  }
-});
+const content = optional(textOr(textParts, "a string or a list of text parts"));
 
 const toolCall = z.object({
   id: textFrom(0, limits.MAX_NAME_CHARACTERS),
@@ -146,7 +139,7 @@ const ROLES = ["system", "developer", "user", "assistant", "tool"] as const;
 
 const message = z.object({
   role: z.enum(ROLES, wanted(`one of ${ROLES.join(", ")}`)),
-  content: content.optional(),
+  content,
   name: optional(textFrom(0, limits.MAX_NAME_CHARACTERS)),
   tool_calls: optional(listFrom(toolCall, 0, limits.MAX_PARTS)),
   tool_call_id: optional(textFrom(0, limits.MAX_NAME_CHARACTERS)),
@@ -179,10 +172,6 @@ const tool = z.custom<JsonObject>(isObject, wanted("an object")).superRefine((va
   }
 });
 
-function isObject(value: unknown): boolean {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 const messagesField = { field: "messages", item: message, least: 1, most: limits.MAX_MESSAGES };
 const toolsField = { field: "tools", item: tool, least: 0, most: limits.MAX_TOOLS };
 
@@ -197,6 +186,7 @@ export async function parseConversation(body: JsonObject, slices: Slices) {
 const chatSchema = z.object({
   ...generationFields,
   max_completion_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
+  continue_final_message: optional(flag),
   tool_choice: optional(z.enum(["auto", "none"], wanted('"auto" or "none"'))),
   parallel_tool_calls: optional(flag),
   logprobs: optional(flag),
@@ -283,7 +273,18 @@ export async function parseChatRequest(
     const message = `a list of 1 to ${limits.MAX_MESSAGES} items`;
     throw new RequestError(`read field "messages": wanted ${message}, found none`, "messages");
   }
+  if (fields.continue_final_message) checkBeginning(messages.at(-1)!);
   return { ...fields, messages, tools };
+}
+
+/** Throws unless the message can be the beginning of an answer. */
+function checkBeginning({ role, tool_calls }: ChatMessage): void {
+  if (role === "assistant" && (tool_calls?.length ?? 0) === 0) return;
+  throw new RequestError(
+    'read field "continue_final_message": wanted an assistant message without calls as the last, ' +
+      `found ${role === "assistant" ? "calls" : "another role"}`,
+    "continue_final_message",
+  );
 }
 
 /** Schemas by vocabulary size, of which a server has one: making one takes 0.1 ms. */

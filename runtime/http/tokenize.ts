@@ -70,7 +70,7 @@ export async function answerTemplate(deps: AppDependencies, http: Request): Prom
     );
   }
   checkModel(deps.engine, parseFields(templateSchema, body).model);
-  const segments = await renderChatInSlices(messages, tools, true, slices);
+  const segments = await renderChatInSlices(messages, tools, "answer", slices);
   return await answerJson({ prompt: segments.map(({ text }) => text).join("") }, slices);
 }
 
@@ -85,10 +85,10 @@ async function promptIds(
     const text = fields.prompt ?? fields.content ?? "";
     return await encodeText(tokenizer, text, fields.parse_special ?? false, slices);
   }
-  const open = fields.add_generation_prompt ?? true;
+  const end = fields.add_generation_prompt ?? true ? "answer" : "nothing";
   return await encodeSegments(
     tokenizer,
-    await renderChatInSlices(messages, tools, open, slices),
+    await renderChatInSlices(messages, tools, end, slices),
     slices,
   );
 }

@@ -4,6 +4,8 @@ import { CALL_BEGIN, CALL_END, CALLS_BEGIN } from "../chat/tool_calls.ts";
 import { BANNED } from "../engine/penalties.ts";
 import type { GenerateRequest } from "../engine/engine.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
+import type { JsonObject } from "./body.ts";
+import { isObject } from "./fields.ts";
 import type { ChatRequest } from "./schema.ts";
 
 type ToolFields = Pick<ChatRequest, "tools" | "tool_choice" | "parallel_tool_calls">;
@@ -37,4 +39,15 @@ export function limitCalls(
     return { ...request, stopIds: [...request.stopIds, ...idsOf([CALL_END])] };
   }
   return request;
+}
+
+/** Arguments that are no JSON object are handed on as they are, under a name of their own. */
+export function parsedArguments(text: string): JsonObject {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (isObject(value)) return value;
+  } catch {
+    // Not JSON: the client gets to see the text.
+  }
+  return { _raw: text };
 }

@@ -200,6 +200,21 @@ Deno.test("chat: every stop id ends the text and is not in it; tool markers are"
   }
 });
 
+Deno.test("chat: continue_final_message goes on with the assistant's last message", async () => {
+  const begun = { role: "assistant", content: "The answer is" };
+  const fields = { messages: [...messages, begun], continue_final_message: true };
+  const { engine, status } = await ask({}, fields);
+  equal(status, 200);
+  const prompt = tinyTokenizer.decode(engine.requests[0]!.promptIds);
+  ok(prompt.endsWith("<|im_assistant|>assistant<|im_middle|>The answer is"));
+  const call = { id: "functions.f:0", type: "function", function: { name: "f", arguments: "{}" } };
+  for (const last of [messages[0], { ...begun, tool_calls: [call] }]) {
+    const refused = await ask({}, { messages: [last], continue_final_message: true });
+    equal(refused.status, 400);
+    match((await refused.response.json()).error.message, /"continue_final_message"/);
+  }
+});
+
 Deno.test("chat: tools, names, calls and results are in the prompt", async () => {
   const call = { id: "functions.f:0", type: "function", function: { name: "f", arguments: "{}" } };
   const { engine, status } = await ask({}, {

@@ -1,0 +1,98 @@
+/** The vendors' own clients against the embedded model: a tool is called and its result told. */
+import { deepEqual, equal, match } from "node:assert/strict";
+import Anthropic from "@anthropic-ai/sdk";
+import { Ollama } from "ollama";
+import OpenAI from "openai";
+import { startServer } from "./running.ts";
+
+const model = "kedge-tiny";
+const QUESTION = { role: "user" as const, content: "What is the weather in Oslo?" };
+const RESULT = '{"temperature": 4, "condition": "rainy"}';
+const ANSWER = /4 degrees and rainy in Oslo/;
+const parameters = {
+  type: "object" as const,
+  properties: { city: { type: "string", description: "name of the city" } },
+  required: ["city"],
+};
+const description = "Get the current weather for a city";
+const name = "get_weather";
+
+async function askOpenAI(url: string): Promise<void> {
+  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
+  const cities: string[] = [];
+  const runner = client.chat.completions.runTools({
+    model,
+    temperature: 0,
+    stream: true,
+    messages: [QUESTION],
+    tools: [{
+      type: "function",
+      function: {
+        name,
+        description,
+        parameters,
+        parse: JSON.parse,
+        function: ({ city }: { city: string }) => {
+          cities.push(city);
+          return RESULT;
+        },
+      },
+    }],
+  });
+  match((await runner.finalContent())!, ANSWER);
+  deepEqual(cities, ["Oslo"]);
+}
+
+async function askAnthropic(baseURL: string): Promise<void> {
+  const client = new Anthropic({ baseURL, apiKey: "none", maxRetries: 0 });
+  const request = {
+    model,
+    temperature: 0,
+    max_tokens: 100,
+    tools: [{ name, description, input_schema: parameters }],
+  };
+  const first = await client.messages.stream({ ...request, messages: [QUESTION] }).finalMessage();
+  equal(first.stop_reason, "tool_use");
+  const [use] = first.content.filter((block) => block.type === "tool_use");
+  deepEqual([use!.name, use!.input], [name, { city: "Oslo" }]);
+  const second = await client.messages.create({
+    ...request,
+    messages: [
+      QUESTION,
+      { role: "assistant", content: first.content },
+      { role: "user", content: [{ type: "tool_result", tool_use_id: use!.id, content: RESULT }] },
+    ],
+  });
+  const [block] = second.content;
+  match(block?.type === "text" ? block.text : "", ANSWER);
+}
+
+async function askOllama(host: string): Promise<void> {
+  const client = new Ollama({ host });
+  const request = {
+    model,
+    options: { temperature: 0 },
+    tools: [{ type: "function", function: { name, description, parameters } }],
+  };
+  const first = await client.chat({ ...request, messages: [QUESTION] });
+  deepEqual(first.message.tool_calls, [{ function: { name, arguments: { city: "Oslo" } } }]);
+  const result = { role: "tool", content: RESULT, tool_name: name };
+  const second = await client.chat({ ...request, messages: [QUESTION, first.message, result] });
+  match(second.message.content, ANSWER);
+}
+
+Deno.test({
+  name: "kedge-tiny: OpenAI's, Anthropic's and Ollama's clients call a tool",
+  sanitizeResources: false,
+  sanitizeOps: false,
+  fn: async () => {
+    const server = await startServer({ device: "cpu" });
+    try {
+      await askOpenAI(server.url);
+      await askAnthropic(server.url);
+      await askOllama(server.url);
+    } finally {
+      await server.stop();
+    }
+  },
+});
