@@ -17,8 +17,9 @@ export interface Conversation {
 }
 
 /**
- * Checks the body of a chat request, encodes its prompt and plans its generation. `rawPrompt`: taken
- * in place of the conversation, without roles. Throws RequestError, NotFoundError, OverloadedError.
+ * Checks the body of a chat request, encodes its prompt and plans its generation. `rawPrompt`: a
+ * text to go on with in place of the conversation. Throws RequestError, NotFoundError,
+ * OverloadedError.
  */
 export async function readConversation(
   deps: AppDependencies,
