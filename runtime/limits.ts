@@ -78,6 +78,21 @@ export const MAX_BODY_DEPTH_LEVELS = 64;
 export const MAX_MESSAGES = 16_384;
 /** Characters of a name, a tool call's id or a tool's name. */
 export const MAX_NAME_CHARACTERS = 256;
+/** Characters of a JSON schema that an answer must follow; schemas of real programs stay below. */
+export const MAX_SCHEMA_CHARACTERS = 262_144;
+/**
+ * Keys of such a schema at all depths, and its `$ref`s: the stack holds 5,000 and 2,000; a token under
+ * 4,096 optional properties takes 45 ms.
+ */
+export const MAX_SCHEMA_KEYS = 2_048;
+export const MAX_SCHEMA_REFERENCES = 1_000;
+/** Lines of a grammar: a chain of as many rules must fit the stack. */
+export const MAX_GRAMMAR_LINES = 1_000;
+/** Characters of a regular expression or a grammar that an answer must follow. */
+export const MAX_GRAMMAR_CHARACTERS = 65_536;
+/** Texts of which an answer must be one, and the characters of each. */
+export const MAX_CHOICE_STRINGS = 1_024;
+export const MAX_CHOICE_CHARACTERS = 4_096;
 /** Characters of a tool call's header, `functions.NAME:INDEX`; what is longer was text. */
 export const MAX_CALL_HEADER_CHARACTERS = 1_024;
 /** Text parts of one message, and tool calls of one message. */

@@ -15,6 +15,8 @@ interface Variant {
   /** Folder below `pkg`; "" for the only variant. */
   readonly folder: string;
   readonly targetFeatures: string;
+  /** Bytes of stack; undefined: the linker's 1 MiB. */
+  readonly stackBytes?: number;
 }
 
 export interface BuildRecord {
@@ -28,6 +30,8 @@ export interface BuildRecord {
 
 export const crates: Readonly<Record<string, readonly Variant[]>> = {
   text: [{ folder: "", targetFeatures: "+simd128,+relaxed-simd" }],
+  // Compiling a grammar calls itself for each property of a schema.
+  grammar: [{ folder: "", targetFeatures: "+simd128", stackBytes: 2 ** 25 }],
   cpu: [
     { folder: "simd128", targetFeatures: "+simd128" },
     { folder: "relaxed-simd", targetFeatures: "+simd128,+relaxed-simd" },
@@ -74,7 +78,9 @@ async function buildPackage(
     [toolchain.rustSource, "rust"],
     [toolchain.sysroot, "sysroot"],
   ].map(([from, to]) => `--remap-path-prefix=${from}=${to}`);
-  const flags = ["-C", `target-feature=${variant.targetFeatures}`, ...remap];
+  const { targetFeatures, stackBytes } = variant;
+  const stack = stackBytes === undefined ? [] : ["-C", `link-arg=-zstack-size=${stackBytes}`];
+  const flags = ["-C", `target-feature=${targetFeatures}`, ...stack, ...remap];
   await run(toolchain.cargo, [
     "build",
     "--release",

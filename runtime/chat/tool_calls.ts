@@ -9,8 +9,8 @@ export const CALL_END = "<|tool_call_end|>";
 
 const PREFIX = "functions.";
 
-/** The id of a conversation's `index`th call, as the model was trained to write it. */
-export function callId(name: string, index: number): string {
+/** The id of a conversation's `index`th call, as the model was trained to write it; "": its start. */
+export function callId(name: string, index: number | ""): string {
   return `${PREFIX}${name}:${index}`;
 }
 

@@ -90,6 +90,7 @@ function greedyRequest(
     maxTokens,
     sampling: GREEDY_SAMPLING,
     minTokens: 0,
+    grammar: null,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

@@ -1,5 +1,7 @@
 /** What the HTTP layer and the command line see of the engine. */
 
+import type { Grammar } from "../../wasm/grammar.ts";
+
 /** What a client may ask of the sampler. */
 export interface SamplingParameters {
   /** 0 picks the largest logit; else logits are divided by it. */
@@ -36,6 +38,8 @@ export interface GenerateRequest {
   readonly sampling: SamplingParameters;
   /** None of `stopIds` is chosen before this many tokens were generated. */
   readonly minTokens: number;
+  /** What the text must be, up to its end; null: anything. */
+  readonly grammar: Grammar | null;
   /** Generation ends after any of these; the id is delivered as the last token. */
   readonly stopIds: readonly number[];
   /**

@@ -1,9 +1,10 @@
 /** The engine's step: schedule, run, sample, deliver. No thread, no HTTP. */
 import type { Device, LogitRow, ModelShape, PendingStep, StepResult } from "../model/device.ts";
 import { startStep } from "../model/kimi_linear.ts";
-import { DeviceError, EngineError } from "../errors.ts";
+import { DeviceError, EngineError, KedgeError } from "../errors.ts";
 import type { EngineStats, FinishReason, GenerateRequest, TokenLogprob } from "./engine.ts";
 import { Faults } from "./fault.ts";
+import type { Grammar, GrammarSource, TokenMatcher } from "./grammars.ts";
 import { Penalties } from "./penalties.ts";
 import { type RequestEvent, toWire } from "./protocol.ts";
 import { chooseToken, logprobOf, targetLogprob, type TokenSampler } from "./sampling.ts";
@@ -20,6 +21,7 @@ import {
 interface Job {
   readonly sequence: Sequence;
   readonly penalties: Penalties | null;
+  readonly matcher: TokenMatcher | null;
   /** Prompt log-probabilities gathered so far; null when none are wanted or all are delivered. */
   promptLogprobs: TokenLogprob[] | null;
   /** Moments in milliseconds of `clock`. */
@@ -56,6 +58,7 @@ export class Generation {
     limits: SchedulerLimits,
     private readonly faults: Faults = new Faults([], 0),
     private readonly clock: () => number = () => performance.now(),
+    private readonly grammars: GrammarSource | null = null,
   ) {
     this.#scheduler = new Scheduler(limits, (slot) => device.zeroSlot(slot));
   }
@@ -73,10 +76,19 @@ export class Generation {
     };
   }
 
-  /** Queues a request. Throws RequestError when it can't ever fit. */
+  /** Queues a request. Throws RequestError when it can't ever fit, or its grammar is none. */
   submit(id: number, request: GenerateRequest): void {
+    const sequence = this.#scheduler.submit(id, request);
+    let matcher: TokenMatcher | null = null;
+    try {
+      if (request.grammar !== null) matcher = this.#match(request.grammar);
+    } catch (error) {
+      this.#scheduler.finish(sequence);
+      throw error;
+    }
     this.#jobs.set(id, {
-      sequence: this.#scheduler.submit(id, request),
+      sequence,
+      matcher,
       penalties: Penalties.of(request),
       promptLogprobs: request.promptLogprobs ? [] : null,
       submitted: this.clock(),
@@ -85,10 +97,16 @@ export class Generation {
     });
   }
 
+  #match(grammar: Grammar): TokenMatcher {
+    if (this.grammars !== null) return this.grammars.match(grammar);
+    throw new EngineError("follow the grammar: wanted an engine with grammars, found one without");
+  }
+
   cancel(id: number): void {
     const job = this.#jobs.get(id);
     if (job === undefined) return;
     this.#scheduler.finish(job.sequence);
+    job.matcher?.free();
     this.#jobs.delete(id);
   }
 
@@ -112,6 +130,7 @@ export class Generation {
     const pending = this.#start(step, before?.step ?? null);
     this.#flight = { step, pending, began };
     const events = before === null ? [] : await this.#land(before);
+    events.push(...this.#prepareMasks(step));
     if (this.#canRunAhead(step)) this.#expectTokens(step);
     else events.push(...await this.settle());
     return events;
@@ -156,6 +175,27 @@ export class Generation {
     });
   }
 
+  /** Computes masks while the device works; returns the errors of those that can't be. */
+  #prepareMasks({ parts }: ScheduledStep): RequestEvent[] {
+    return parts.flatMap(({ sequence, logitCount }) => {
+      const matcher = this.#jobs.get(sequence.id)?.matcher ?? null;
+      if (matcher === null || logitCount === 0 || sequence.over) return [];
+      try {
+        matcher.prepare();
+        return [];
+      } catch (error) {
+        return [this.#failRequest(sequence.id, error)];
+      }
+    });
+  }
+
+  /** Ends a request with its error; throws one that is not its own. */
+  #failRequest(id: number, error: unknown): RequestEvent {
+    if (!(error instanceof KedgeError)) throw error;
+    this.cancel(id);
+    return { id, error: toWire(error) };
+  }
+
   #logitRow({ sequence, rowStart, past }: StepPart, row: number): LogitRow {
     const { request, tokens } = sequence;
     const isLast = past + row + 1 === tokens.length;
@@ -175,8 +215,9 @@ export class Generation {
   #canRunAhead({ parts }: ScheduledStep): boolean {
     return this.device.feedsTokens && parts.every(({ sequence, logitCount }) => {
       if (logitCount === 0 || sequence.over) return true;
-      const { penalties } = this.#jobs.get(sequence.id)!;
-      return sequence.request.sampling.temperature === 0 && !(penalties?.changes ?? false);
+      const { penalties, matcher } = this.#jobs.get(sequence.id)!;
+      return sequence.request.sampling.temperature === 0 && matcher === null &&
+        !(penalties?.changes ?? false);
     });
   }
 
@@ -237,7 +278,8 @@ export class Generation {
     job.firstToken ||= this.clock();
     if (request.maxTokens === 0) return [...events, this.#end(job, "length")];
     const row = logitStart + logitCount - 1;
-    const token = await chooseToken(this.sampler, result, row, request.sampling, known);
+    const { matcher } = job;
+    const token = await this.#choose(job, result, row, known);
     const logprob = request.logprobs === null
       ? null
       : await logprobOf(this.sampler, result, row, token, request.logprobs);
@@ -245,9 +287,29 @@ export class Generation {
     else tokens.push(token);
     job.penalties?.push(token);
     events.push({ id, event: { type: "token", id: token, logprob } });
-    if (request.stopIds.includes(token)) events.push(this.#end(job, "stop"));
+    if (request.stopIds.includes(token)) return [...events, this.#end(job, "stop")];
+    try {
+      matcher?.consume(token);
+    } catch (error) {
+      return [...events, this.#failRequest(id, error)];
+    }
+    if (matcher?.isOver) events.push(this.#end(job, "stop"));
     else if (known + 1 - promptLength === request.maxTokens) events.push(this.#end(job, "length"));
     return events;
+  }
+
+  /** The token at `position`, of those that its grammar allows. */
+  async #choose(
+    { sequence, matcher }: Job,
+    result: StepResult,
+    row: number,
+    position: number,
+  ): Promise<number> {
+    const { sampling, stopIds } = sequence.request;
+    if (matcher === null) return chooseToken(this.sampler, result, row, sampling, position);
+    const logits = (await result.readRow(row)).slice();
+    matcher.restrict(logits, stopIds);
+    return this.sampler.sample(logits, sampling, position);
   }
 
   /** Keeps the log-probability of the prompt token after `position`, once. */

@@ -12,6 +12,7 @@ import { planCapacity } from "./capacity.ts";
 import { openDevice } from "./devices.ts";
 import { Faults } from "./fault.ts";
 import { Generation } from "./generation.ts";
+import { Grammars } from "./grammars.ts";
 import { type EngineOptions, type FromWorker, type RequestEvent, toWire } from "./protocol.ts";
 import type { ToWorker } from "./protocol.ts";
 
@@ -77,7 +78,9 @@ async function start(options: EngineOptions): Promise<void> {
   const faults = new Faults(options.faults, options.life);
   const sampler = new Sampler(shape.vocabularySize);
   const limits = { ...capacity, pieceTokens };
-  const generation = new Generation(device, shape, sampler, limits, faults);
+  const endId = folder.generation.eosIds.at(-1)!;
+  const grammars = new Grammars(folder.tokenizer, shape.vocabularySize, endId);
+  const generation = new Generation(device, shape, sampler, limits, faults, undefined, grammars);
   const { expertCount } = shape.moe;
   const moeLayers = shape.layers.filter(({ feedForward }) => feedForward === "moe").length;
   const expertUse = new Float64Array(moeLayers * expertCount);
@@ -173,6 +176,8 @@ async function readInbox(engine: Started): Promise<RequestEvent[]> {
     try {
       engine.generation.submit(message.id, message.request);
     } catch (error) {
+      // Not the request's fault: a trap of the grammar module, after which it is of no use.
+      if (!(error instanceof KedgeError)) throw error;
       events.push({ id: message.id, error: toWire(error) });
     }
   }

@@ -124,7 +124,3 @@ export function describe(value: unknown): string {
   if (typeof value === "string") return `a string of ${value.length} characters`;
   return Array.isArray(value) ? `a list of ${value.length} items` : "an object";
 }
-
-export function isObject(value: unknown): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}

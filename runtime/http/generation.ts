@@ -10,6 +10,7 @@ import type {
 import { EngineError, NotFoundError, RequestError } from "../errors.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
 import type { Owner } from "./auth.ts";
+import { grammarOf } from "./grammar.ts";
 import type { GenerationFields } from "./schema.ts";
 
 /** Everything that the routes work with. */
@@ -108,6 +109,7 @@ export function planGeneration(
       seed: seed === null || seed === undefined || seed < 0 ? randomSeed() : seed,
     },
     minTokens: fields.min_tokens ?? 0,
+    grammar: grammarOf(fields),
     stopIds: [...fields.ignore_eos ? [] : generation.eosIds, ...fields.stop_token_ids ?? []],
     logprobs: null,
     promptLogprobs: false,

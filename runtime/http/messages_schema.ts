@@ -1,5 +1,6 @@
 /** Bodies of Anthropic's messages API, checked, and as the chat route has them. */
 import { z } from "zod";
+import { isObject } from "../json_text.ts";
 import * as limits from "../limits.ts";
 import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
@@ -7,7 +8,6 @@ import {
   anyText,
   flag,
   integerFrom,
-  isObject,
   listFrom,
   numberFrom,
   optional,
@@ -67,7 +67,8 @@ const schema = z.object({
   top_p: optional(numberFrom(0, 1)),
   top_k: optional(integerFrom(-1, limits.MAX_TOP_K_TOKENS)),
   tool_choice: optional(z.object({
-    type: z.enum(["auto", "none"], wanted('"auto" or "none"')),
+    type: z.enum(["auto", "none", "any", "tool"], wanted('"auto", "none", "any" or "tool"')),
+    name: optional(name),
     disable_parallel_tool_use: optional(flag),
   }, wanted("an object"))),
 });
@@ -117,10 +118,17 @@ export async function toChatBody(
         parameters: each.input_schema,
       },
     })),
-    tool_choice: choice?.type,
+    tool_choice: toolChoice(choice),
     parallel_tool_calls: choice?.disable_parallel_tool_use === true ? false : null,
     continue_final_message: last?.role === "assistant" && last.tool_calls === undefined,
   };
+}
+
+/** The choice as the chat route has it; a tool without a name is one that nobody has. */
+function toolChoice(choice: z.output<typeof schema>["tool_choice"]): unknown {
+  if (choice?.type === "any") return "required";
+  if (choice?.type !== "tool") return choice?.type;
+  return { type: "function", function: { name: choice.name ?? "" } };
 }
 
 interface Turn {

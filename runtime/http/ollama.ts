@@ -11,7 +11,8 @@ import { VERSION } from "../version.ts";
 import { type JsonObject, readJsonObject } from "./body.ts";
 import { readConversation } from "./conversation.ts";
 import { errorBody, type ErrorShape } from "./errors.ts";
-import { describe, isObject } from "./fields.ts";
+import { isObject } from "../json_text.ts";
+import { describe } from "./fields.ts";
 import { type AppDependencies, checkModel, generateText } from "./generation.ts";
 import type { TextEvent } from "./generation.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
@@ -48,7 +49,6 @@ interface OllamaJob {
 export function answerOllamaChat(deps: AppDependencies, http: Request): Promise<Response> {
   return answerWithin(deps, http, async (life) => {
     const body = await readJsonObject(http, life.bodyReadMs, life.slices);
-    refuse(body, ["format"]);
     const messages = Array.isArray(body.messages) ? body.messages : [];
     const around = (content: string) => ({ message: { role: "assistant", content } });
     if (messages.length === 0) return loaded(deps, body, around(""));
@@ -60,7 +60,7 @@ export function answerOllamaChat(deps: AppDependencies, http: Request): Promise<
 export function answerOllamaGenerate(deps: AppDependencies, http: Request): Promise<Response> {
   return answerWithin(deps, http, async (life) => {
     const body = await readJsonObject(http, life.bodyReadMs, life.slices);
-    refuse(body, ["format", "suffix", "template", "context", "images"]);
+    refuse(body, ["suffix", "template", "context", "images"]);
     const { prompt, system } = body;
     const around = (response: string) => ({ response });
     if (prompt === undefined || prompt === "") return loaded(deps, body, around(""));
@@ -88,7 +88,7 @@ function refuse(body: JsonObject, fields: readonly string[]): void {
 }
 
 /** Fields and options under the names that the chat route has for them. */
-function translate({ model, stream, options }: JsonObject): JsonObject {
+function translate({ model, stream, options, format }: JsonObject): JsonObject {
   if (options !== undefined && options !== null && !isObject(options)) {
     throw new RequestError(
       `read field "options": wanted an object, found ${describe(options)}`,
@@ -109,11 +109,23 @@ function translate({ model, stream, options }: JsonObject): JsonObject {
     typical_p: own.typical_p,
     seed: own.seed,
     stop: own.stop,
+    response_format: formOf(format),
     max_tokens: isBounded ? limit : null,
     repeat_penalty: own.repeat_penalty,
     frequency_penalty: own.frequency_penalty,
     presence_penalty: own.presence_penalty,
   };
+}
+
+/** "json", or a schema. */
+function formOf(format: unknown): unknown {
+  if (format === undefined || format === null || format === "") return null;
+  if (format === "json") return { type: "json_object" };
+  if (isObject(format)) return { type: "json_object", schema: format };
+  throw new RequestError(
+    `read field "format": wanted "json" or a JSON schema, found ${describe(format)}`,
+    "format",
+  );
 }
 
 /**

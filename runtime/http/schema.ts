@@ -1,6 +1,8 @@
 /** The bodies of the OpenAI routes, checked; and the fields that Kedge refuses by name. */
 import { z } from "zod";
 import { RequestError } from "../errors.ts";
+import { isObject } from "../json_text.ts";
+import { countForms, grammarFields } from "./grammar.ts";
 import * as limits from "../limits.ts";
 import type { ChatMessage } from "../chat/template.ts";
 import type { Slices } from "../slices.ts";
@@ -10,7 +12,6 @@ import {
   describe,
   flag,
   integerFrom,
-  isObject,
   listFrom,
   numberFrom,
   optional,
@@ -112,6 +113,7 @@ const generationFields = {
   stream: optional(flag),
   stream_options: optional(z.object({ include_usage: optional(flag) }, wanted("an object"))),
   n: optional(integerFrom(1, limits.MAX_CHOICES)),
+  ...grammarFields,
 };
 
 const textPart = z.object({
@@ -183,11 +185,19 @@ export async function parseConversation(body: JsonObject, slices: Slices) {
   };
 }
 
+const toolChoice = optional(z.union([
+  z.enum(["auto", "none", "required"]),
+  z.object({
+    type: z.literal("function"),
+    function: z.object({ name: textFrom(1, limits.MAX_NAME_CHARACTERS) }),
+  }),
+], wanted('"auto", "none", "required" or {"type": "function", "function": {"name": ...}}')));
+
 const chatSchema = z.object({
   ...generationFields,
   max_completion_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
   continue_final_message: optional(flag),
-  tool_choice: optional(z.enum(["auto", "none"], wanted('"auto" or "none"'))),
+  tool_choice: toolChoice,
   parallel_tool_calls: optional(flag),
   logprobs: optional(flag),
   top_logprobs: optional(integerFrom(0, limits.MAX_LOGPROBS)),
@@ -274,6 +284,7 @@ export async function parseChatRequest(
     throw new RequestError(`read field "messages": wanted ${message}, found none`, "messages");
   }
   if (fields.continue_final_message) checkBeginning(messages.at(-1)!);
+  checkToolChoice(fields, tools ?? []);
   return { ...fields, messages, tools };
 }
 
@@ -285,6 +296,23 @@ function checkBeginning({ role, tool_calls }: ChatMessage): void {
       `found ${role === "assistant" ? "calls" : "another role"}`,
     "continue_final_message",
   );
+}
+
+/** Throws for a choice that the tools don't hold, or that another form of the answer excludes. */
+function checkToolChoice(
+  fields: z.output<typeof chatSchema>,
+  tools: readonly JsonObject[],
+): void {
+  const { tool_choice: choice } = fields;
+  if (choice === null || choice === undefined || choice === "auto" || choice === "none") return;
+  const refuse = (text: string) => {
+    throw new RequestError(`read field "tool_choice": ${text}`, "tool_choice");
+  };
+  const has = typeof choice === "string"
+    ? tools.length > 0
+    : tools.some((tool) => (tool.function as JsonObject).name === choice.function.name);
+  if (!has) refuse('wanted a function of "tools", found none');
+  if (countForms(fields) > 0) refuse("wanted no other form of the answer, found one");
 }
 
 /** Schemas by vocabulary size, of which a server has one: making one takes 0.1 ms. */
@@ -323,6 +351,8 @@ function checkGeneration<T extends GenerationFields>(fields: T, size: number): T
   if (beyond !== undefined) refuse("logit_bias", `token ids below ${size}`, beyond[0]);
   const stopId = fields.stop_token_ids?.find((id) => id >= size);
   if (stopId !== undefined) refuse("stop_token_ids", `token ids below ${size}`, stopId);
+  const forms = countForms(fields);
+  if (forms > 1) refuse("response_format", "one form of the answer", forms);
   for (const [name, alias] of ALIASES) {
     const value = fields[name], other = fields[alias];
     if (typeof value !== "number" || typeof other !== "number" || value === other) continue;
@@ -352,14 +382,7 @@ const only = (name: string, value: number): RefusedField => ({
 });
 
 const REFUSED: readonly RefusedField[] = [
-  {
-    name: "response_format",
-    wanted: 'type "text" or no value',
-    accepts: (value) => isObject(value) && (value as JsonObject).type === "text",
-  },
   nothing("grammar"),
-  nothing("json_schema"),
-  nothing("structured_outputs"),
   nothing("guided_json"),
   nothing("guided_regex"),
   nothing("guided_choice"),

@@ -108,6 +108,7 @@ async function benchDecode(directory: string): Promise<void> {
             maxTokens: TOKENS,
             sampling: GREEDY_SAMPLING,
             minTokens: 0,
+            grammar: null,
             stopIds: [],
             logprobs: null,
             promptLogprobs: false,

@@ -120,6 +120,7 @@ function requestOf(promptIds: Uint32Array, seed: number, temperature: number): G
     maxTokens: GENERATED_TOKENS,
     sampling: { ...GREEDY_SAMPLING, temperature, seed },
     minTokens: 0,
+    grammar: null,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

@@ -47,6 +47,7 @@ Deno.test(`isolation: ${REUSES} reuses of slots after cancels leave no bit`, asy
     maxTokens,
     sampling: { ...GREEDY_SAMPLING, seed },
     minTokens: 0,
+    grammar: null,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

@@ -1,6 +1,7 @@
 import assert from "node:assert";
 import type { GenerateRequest, TokenLogprob } from "../../runtime/engine/engine.ts";
 import { Generation } from "../../runtime/engine/generation.ts";
+import type { Grammar, TokenMatcher } from "../../runtime/engine/grammars.ts";
 import { Pool } from "../../runtime/engine/pool.ts";
 import type { RequestEvent } from "../../runtime/engine/protocol.ts";
 import { GREEDY_SAMPLING, type TokenSampler } from "../../runtime/engine/sampling.ts";
@@ -39,6 +40,7 @@ function request(promptIds: number[], overrides: Partial<GenerateRequest> = {}):
     maxTokens: 12,
     sampling: GREEDY_SAMPLING,
     minTokens: 0,
+    grammar: null,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,
@@ -261,4 +263,74 @@ Deno.test("Pool refuses to take back what is free", () => {
   pool.give(first);
   assert.throws(() => pool.give(first), /slot 0: wanted a taken one, found a free one/);
   assert.strictEqual(pool.freeCount, 2);
+});
+
+/** Allows even tokens, `count` of them, and fails on command. */
+class EvenMatcher implements TokenMatcher {
+  isFree = false;
+  consumed: number[] = [];
+  constructor(private readonly count: number, private readonly failsAt = Infinity) {}
+
+  prepare(): void {}
+
+  restrict(logits: Float32Array): void {
+    logits.forEach((_, id) => {
+      if (id % 2 !== 0) logits[id] = -Infinity;
+    });
+  }
+
+  consume(id: number): void {
+    if (this.consumed.length === this.failsAt) throw new RequestError("follow the grammar: no");
+    this.consumed.push(id);
+  }
+
+  get isOver(): boolean {
+    return this.consumed.length === this.count;
+  }
+
+  free(): void {
+    this.isFree = true;
+  }
+}
+
+Deno.test("Generation holds a text to its grammar, ends with it, and touches no other", async () => {
+  const limits = capacity();
+  const device = new FakeDevice(limits);
+  const matchers = [new EvenMatcher(5), new EvenMatcher(5, 2)];
+  const waiting = [...matchers];
+  const source = {
+    match({ source }: Grammar) {
+      if (source === "bad") throw new RequestError("follow the grammar: bad");
+      return waiting.shift()!;
+    },
+  };
+  const { pieceTokens } = device;
+  const generation = new Generation(
+    device,
+    FAKE_SHAPE,
+    SAMPLER,
+    { ...limits, pieceTokens },
+    undefined,
+    undefined,
+    source,
+  );
+  const grammar: Grammar = { kind: "regex", source: "good" };
+  const prompt = somePrompt(9, 3);
+  generation.submit(0, request(prompt, { grammar }));
+  generation.submit(1, request(prompt));
+  generation.submit(2, request(prompt, { grammar }));
+  assert.throws(
+    () => generation.submit(3, request(prompt, { grammar: { ...grammar, source: "bad" } })),
+    RequestError,
+  );
+  const events = await drain(generation);
+  const held = tokensOf(events.get(0)!);
+  assert.strictEqual(held.length, 5);
+  assert.ok(held.every((id) => id % 2 === 0));
+  assert.deepStrictEqual(matchers[0]!.consumed, held);
+  assert.deepStrictEqual(tokensOf(events.get(1)!), alone(prompt, 12));
+  assert.strictEqual(tokensOf(events.get(2)!).length, 3);
+  assert.ok("error" in events.get(2)!.at(-1)!, "a grammar's failure ends its request alone");
+  assert.ok(matchers.every(({ isFree }) => isFree));
+  assert.strictEqual(generation.stats.freeSlots, 4, "no slot is lost");
 });

@@ -8,6 +8,7 @@ function request(sampling: Partial<SamplingParameters>, promptIds: number[] = [1
   return {
     promptIds: Uint32Array.from(promptIds),
     minTokens: 0,
+    grammar: null,
     sampling: { ...GREEDY_SAMPLING, ...sampling },
   } as unknown as GenerateRequest;
 }

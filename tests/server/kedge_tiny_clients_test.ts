@@ -81,8 +81,58 @@ async function askOllama(host: string): Promise<void> {
   match(second.message.content, ANSWER);
 }
 
+const PERSON = {
+  type: "object" as const,
+  properties: { name: { type: "string", maxLength: 20 }, age: { type: "integer", maximum: 99 } },
+  required: ["name", "age"],
+  additionalProperties: false,
+};
+
+function checkPerson(text: string): void {
+  const { name, age } = JSON.parse(text);
+  deepEqual([typeof name, Number.isInteger(age) && age <= 99], ["string", true]);
+}
+
+/** Each client's way to ask for a form, of a model that would not have given it. */
+async function askForForms(url: string): Promise<void> {
+  const messages = [{ role: "user" as const, content: "Tell me a story" }];
+  const openai = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
+  const parsed = await openai.chat.completions.parse({
+    model,
+    messages,
+    max_tokens: 200,
+    response_format: { type: "json_schema", json_schema: { name: "person", schema: PERSON } },
+  });
+  checkPerson(parsed.choices[0]!.message.content!);
+  const forced = await openai.chat.completions.create({
+    model,
+    messages,
+    max_tokens: 200,
+    tool_choice: { type: "function", function: { name: "save" } },
+    parallel_tool_calls: false,
+    tools: [{ type: "function", function: { name: "save", parameters: PERSON, strict: true } }],
+  });
+  const [call] = forced.choices[0]!.message.tool_calls!;
+  equal(forced.choices[0]!.finish_reason, "tool_calls");
+  checkPerson(call!.type === "function" ? call!.function.arguments : "");
+  const anthropic = new Anthropic({ baseURL: url, apiKey: "none", maxRetries: 0 });
+  const used = await anthropic.messages.create({
+    model,
+    messages,
+    max_tokens: 200,
+    tool_choice: { type: "any", disable_parallel_tool_use: true },
+    tools: [{ name: "save", input_schema: PERSON }],
+  });
+  equal(used.stop_reason, "tool_use");
+  const [use] = used.content;
+  checkPerson(JSON.stringify(use?.type === "tool_use" ? use.input : null));
+  const ollama = new Ollama({ host: url });
+  const chat = await ollama.chat({ model, messages, format: PERSON });
+  checkPerson(chat.message.content);
+}
+
 Deno.test({
-  name: "kedge-tiny: OpenAI's, Anthropic's and Ollama's clients call a tool",
+  name: "kedge-tiny: OpenAI's, Anthropic's and Ollama's clients call tools and get forms",
   sanitizeResources: false,
   sanitizeOps: false,
   fn: async () => {
@@ -91,6 +141,7 @@ Deno.test({
       await askOpenAI(server.url);
       await askAnthropic(server.url);
       await askOllama(server.url);
+      await askForForms(server.url);
     } finally {
       await server.stop();
     }

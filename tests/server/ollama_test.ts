@@ -86,7 +86,7 @@ Deno.test("ollama client: tags, ps, show, version, load", () =>
 Deno.test("ollama client: errors reach it as text", () =>
   withClient({ error: { at: 1, value: new EngineError("it broke") } }, async (client) => {
     await rejects(client.chat({ model: "canary", messages }), /find model/);
-    await rejects(client.chat({ model, messages, format: "json" }), /"format": wanted no value/);
+    await rejects(client.chat({ model, messages, format: "xml" }), /"format": wanted "json"/);
     await rejects(client.show({ model: "canary" }), /find model/);
     await rejects(client.chat({ model, messages }), /it broke/);
     await rejects(async () => {
@@ -175,3 +175,14 @@ Deno.test("ollama: what it can't do, and bodies that are none, are 400", async (
     ok(!error.includes("aGk="));
   }
 });
+
+Deno.test("ollama client: a format is a grammar", () =>
+  withClient({ output: "{}" }, async (client, engine) => {
+    const schema = { type: "object", properties: { a: { type: "integer" } } };
+    for (const format of ["json", schema]) {
+      await client.chat({ model, messages, format });
+      const { grammar } = engine.requests.at(-1)!;
+      equal(grammar!.kind, "json_schema");
+      equal(grammar!.source.includes('"integer"'), typeof format !== "string");
+    }
+  }));

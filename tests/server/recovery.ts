@@ -18,6 +18,7 @@ function request(overrides: Partial<GenerateRequest> = {}): GenerateRequest {
     maxTokens: TOKENS,
     sampling: GREEDY_SAMPLING,
     minTokens: 0,
+    grammar: null,
     stopIds: [],
     logprobs: null,
     promptLogprobs: false,

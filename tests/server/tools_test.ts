@@ -157,3 +157,30 @@ Deno.test("tools: the openai client's runner calls the functions and gets an ans
     await server.shutdown();
   }
 });
+
+Deno.test("tools: a required or named call is a grammar of the tools' schemas", async () => {
+  const named = { type: "function", function: { name: "get_time" } };
+  const sourceOf = async (fields: object) => {
+    const { engine } = await ask({ output: OUTPUT }, fields);
+    const { grammar } = engine.requests[0]!;
+    equal(grammar!.kind, "lark");
+    return grammar!.source;
+  };
+  const all = await sourceOf({ tool_choice: "required" });
+  ok(all.includes('"functions.get_time:"') && all.includes('"functions.get_weather:"'));
+  ok(all.startsWith("start: <|tool_calls_section_begin|> call+ <|tool_calls_section_end|>"));
+  const one = await sourceOf({ tool_choice: named, parallel_tool_calls: false });
+  ok(one.includes('"functions.get_time:"') && !one.includes("get_weather"));
+  ok(one.startsWith("start: <|tool_calls_section_begin|> call <|tool_calls_section_end|>"));
+  const app = appOver(new FakeEngine());
+  const refused: object[] = [
+    { tool_choice: "required", tools: [] },
+    { tool_choice: { ...named, function: { name: "unknown" } } },
+    { tool_choice: named, response_format: { type: "json_object" } },
+  ];
+  for (const fields of refused) {
+    const response = await post(app, PATH, { messages, tools, ...fields });
+    equal(response.status, 400);
+    equal((await response.json()).error.param, "tool_choice");
+  }
+});

@@ -183,6 +183,7 @@ class Simulation {
         seed: 0,
       },
       minTokens: 0,
+      grammar: null,
       stopIds: SIM_STOP_IDS,
       logprobs,
       promptLogprobs: logprobs !== null && this.#below(2) === 0,
