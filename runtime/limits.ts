@@ -81,8 +81,8 @@ export const MAX_NAME_CHARACTERS = 256;
 /** Characters of a JSON schema that an answer must follow; schemas of real programs stay below. */
 export const MAX_SCHEMA_CHARACTERS = 262_144;
 /**
- * Keys of such a schema at all depths, and its `$ref`s: the stack holds 5,000 and 2,000; a token under
- * 4,096 optional properties takes 45 ms.
+ * Keys of such a schema at all depths, and its `$ref`s: the stack holds 5,000 and 2,000; a token
+ * under 4,096 optional properties takes 45 ms.
  */
 export const MAX_SCHEMA_KEYS = 2_048;
 export const MAX_SCHEMA_REFERENCES = 1_000;

@@ -1,8 +1,8 @@
 /**
  * Which tokens may come next under a grammar: llguidance, compiled from the crate in `grammar/`.
  *
- * Errors are plain `Error`s. One that says `RuntimeError` means that the module trapped and is of no
- * use any more in this thread.
+ * Errors are plain `Error`s. One that says `RuntimeError` means that the module trapped and is of
+ * no use any more in this thread.
  */
 import * as wasm from "./grammar/pkg/kedge_grammar.js";
 
@@ -32,8 +32,8 @@ export class GrammarVocabulary {
   readonly size: number;
 
   /**
-   * `tokenBytes(id)`: the bytes of a token below `size`, none where it may never come. Ids for which
-   * `isSpecial` come only where a grammar names them, and `endId` where it may end.
+   * `tokenBytes(id)`: the bytes of a token below `size`, none where it may never come. Ids for
+   * which `isSpecial` come only where a grammar names them, and `endId` where it may end.
    */
   constructor(
     tokenBytes: (id: number) => Uint8Array,

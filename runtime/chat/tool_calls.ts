@@ -9,7 +9,9 @@ export const CALL_END = "<|tool_call_end|>";
 
 const PREFIX = "functions.";
 
-/** The id of a conversation's `index`th call, as the model was trained to write it; "": its start. */
+/**
+ * The id of a conversation's `index`th call, as the model was trained to write it; "": its start.
+ */
 export function callId(name: string, index: number | ""): string {
   return `${PREFIX}${name}:${index}`;
 }

@@ -1,4 +1,4 @@
-/** The bodies of the OpenAI routes, checked; and the fields that Kedge refuses by name. */
+/** The bodies of the OpenAI routes, checked. */
 import { z } from "zod";
 import { RequestError } from "../errors.ts";
 import { isObject } from "../json_text.ts";
@@ -9,7 +9,6 @@ import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
 import {
   anyText,
-  describe,
   flag,
   integerFrom,
   listFrom,
@@ -21,6 +20,7 @@ import {
   textOr,
   wanted,
 } from "./fields.ts";
+import { REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS, refuseFields } from "./refused_fields.ts";
 
 const stopString = textFrom(1, limits.MAX_STOP_CHARACTERS)
   .refine((text) => text.isWellFormed(), wanted("a string without half characters"));
@@ -276,7 +276,7 @@ export async function parseChatRequest(
   vocabularySize: number,
   slices: Slices,
 ): Promise<ChatRequest> {
-  refuseFields(body, [...REFUSED, ...REFUSED_IN_CHAT]);
+  refuseFields(body, REFUSED_IN_CHAT);
   const fields = checkGeneration(parseFields(chatSchema, body), vocabularySize);
   const { messages, tools } = await parseConversation(body, slices);
   if (messages === null) {
@@ -322,7 +322,7 @@ export function parseCompletionRequest(
   body: JsonObject,
   vocabularySize: number,
 ): CompletionRequest {
-  refuseFields(body, [...REFUSED, ...REFUSED_IN_COMPLETIONS]);
+  refuseFields(body, REFUSED_IN_COMPLETIONS);
   let schema = completionSchemas.get(vocabularySize);
   if (schema === undefined) {
     completionSchemas.set(vocabularySize, schema = completionSchema(vocabularySize));
@@ -359,56 +359,4 @@ function checkGeneration<T extends GenerationFields>(fields: T, size: number): T
     refuse(alias, `what "${name}" says, or no value`, other);
   }
   return fields;
-}
-
-/** A field that changes the answer in a way Kedge can't do yet: silence would be a wrong answer. */
-interface RefusedField {
-  readonly name: string;
-  /** The values that ask for nothing, in words. */
-  readonly wanted: string;
-  readonly accepts: (value: unknown) => boolean;
-}
-
-const nothing = (name: string): RefusedField => ({
-  name,
-  wanted: "no value",
-  accepts: () => false,
-});
-
-const only = (name: string, value: number): RefusedField => ({
-  name,
-  wanted: `${value} or no value`,
-  accepts: (given) => given === value,
-});
-
-const REFUSED: readonly RefusedField[] = [
-  nothing("grammar"),
-  nothing("guided_json"),
-  nothing("guided_regex"),
-  nothing("guided_choice"),
-  nothing("guided_grammar"),
-];
-
-const REFUSED_IN_CHAT: readonly RefusedField[] = [
-  nothing("functions"),
-  nothing("function_call"),
-  nothing("chat_template"),
-  nothing("chat_template_kwargs"),
-];
-
-const REFUSED_IN_COMPLETIONS: readonly RefusedField[] = [
-  only("best_of", 1),
-  { name: "suffix", wanted: "an empty string or no value", accepts: (value) => value === "" },
-];
-
-function refuseFields(body: JsonObject, fields: readonly RefusedField[]): void {
-  for (const { name, wanted, accepts } of fields) {
-    const value = Object.hasOwn(body, name) ? body[name] : null;
-    if (value === null || accepts(value)) continue;
-    throw new RequestError(
-      `read field "${name}": wanted ${wanted}, found ${describe(value)}`,
-      name,
-      "unsupported_value",
-    );
-  }
 }

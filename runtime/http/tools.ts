@@ -27,9 +27,9 @@ export function answerOptions({ tools, stop }: Pick<ChatRequest, "tools" | "stop
 }
 
 /**
- * The request held to its `tool_choice`: under "none" no call can begin; under "required", or with a
- * function's name, the answer is calls and nothing else, their arguments as the tools' schemas have
- * them. With `parallel_tool_calls: false` the first call's end is the answer's.
+ * The request held to its `tool_choice`: under "none" no call can begin; under "required", or with
+ * a function's name, the answer is calls and nothing else, their arguments as the tools' schemas
+ * have them. With `parallel_tool_calls: false` the first call's end is the answer's.
  */
 export function limitCalls(
   request: GenerateRequest,

@@ -293,7 +293,7 @@ class EvenMatcher implements TokenMatcher {
   }
 }
 
-Deno.test("Generation holds a text to its grammar, ends with it, and touches no other", async () => {
+Deno.test("Generation holds a text to its grammar and ends with it", async () => {
   const limits = capacity();
   const device = new FakeDevice(limits);
   const matchers = [new EvenMatcher(5), new EvenMatcher(5, 2)];

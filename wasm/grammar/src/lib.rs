@@ -6,8 +6,8 @@ use std::sync::Arc;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use wasm_bindgen::prelude::*;
 
-/// Bounds on what one grammar may take: about 20 ms and 64 MiB to compile, 15 ms a token. Schemas of
-/// real programs take a tenth of the first.
+/// Bounds on what one grammar may take: about 20 ms and 64 MiB to compile, 15 ms a token. Schemas
+/// of real programs take a tenth of the first.
 const LIMITS: ParserLimits = ParserLimits {
     max_items_in_row: 2_000,
     initial_lexer_fuel: 1_000_000,
