@@ -24,6 +24,7 @@ import {
 } from "./ollama.ts";
 import { answerMessages, countMessageTokens, messagesError } from "./messages.ts";
 import { showProps } from "./props.ts";
+import { answerResponse } from "./responses.ts";
 import { answerDetokenize, answerTemplate, answerTokenize } from "./tokenize.ts";
 
 export type { AppDependencies } from "./generation.ts";
@@ -89,6 +90,7 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   get("/v1/models/:id", (context) => showModel(deps, context.req.param("id") ?? ""));
   post("/v1/chat/completions", answerChat);
   post("/v1/completions", answerCompletion);
+  post("/v1/responses", answerResponse);
   post("/v1/messages", answerMessages, messagesError);
   post("/v1/messages/count_tokens", countMessageTokens, messagesError);
   get("/props", () => showProps(deps));

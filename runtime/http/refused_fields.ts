@@ -4,7 +4,7 @@ import type { JsonObject } from "./body.ts";
 import { describe } from "./fields.ts";
 
 /** A field that changes the answer in a way Kedge can't do yet: silence would be a wrong answer. */
-interface RefusedField {
+export interface RefusedField {
   readonly name: string;
   /** The values that ask for nothing, in words. */
   readonly wanted: string;

@@ -43,6 +43,34 @@ async function askOpenAI(url: string): Promise<void> {
   deepEqual(cities, ["Oslo"]);
 }
 
+async function askResponses(url: string): Promise<void> {
+  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
+  const tools = [{ type: "function" as const, name, description, parameters, strict: false }];
+  const request = { model, temperature: 0, max_output_tokens: 200, tools };
+  const first = await client.responses.stream({ ...request, input: [QUESTION] }).finalResponse();
+  const calls = first.output.flatMap((item) => item.type === "function_call" ? [item] : []);
+  deepEqual(calls.map((item) => [item.name, JSON.parse(item.arguments)]), [
+    [name, { city: "Oslo" }],
+  ]);
+  const output = {
+    type: "function_call_output" as const,
+    call_id: calls[0]!.call_id,
+    output: RESULT,
+  };
+  const second = await client.responses.create({
+    ...request,
+    input: [QUESTION, ...calls, output],
+  });
+  match(second.output_text, ANSWER);
+  const form = await client.responses.parse({
+    model,
+    max_output_tokens: 200,
+    input: "Tell me a story",
+    text: { format: { type: "json_schema", name: "person", schema: PERSON } },
+  });
+  checkPerson(form.output_text);
+}
+
 async function askAnthropic(baseURL: string): Promise<void> {
   const client = new Anthropic({ baseURL, apiKey: "none", maxRetries: 0 });
   const request = {
@@ -139,6 +167,7 @@ Deno.test({
     const server = await startServer({ device: "cpu" });
     try {
       await askOpenAI(server.url);
+      await askResponses(server.url);
       await askAnthropic(server.url);
       await askOllama(server.url);
       await askForForms(server.url);
