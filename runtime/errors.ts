@@ -98,6 +98,11 @@ export class PermissionError extends RequestError {
   override readonly type = "permission_error";
 }
 
+/** A route that this kind of model can't answer. */
+export class UnsupportedError extends RequestError {
+  override readonly status = 501;
+}
+
 /** A request took longer than it was given. */
 export class TimeoutError extends RequestError {
   override readonly status = 408;

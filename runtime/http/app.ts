@@ -11,7 +11,7 @@ import { allowOrigins, guardOrigin, limitHead } from "./guards.ts";
 import { showHealth, showLife, showReadiness, showWelcome } from "./health.ts";
 import { MeasuredEngine } from "./measured_engine.ts";
 import { Metrics, showMetrics } from "./metrics.ts";
-import { listModels, showModel } from "./models.ts";
+import { listModels, refuseEmbeddings, showModel } from "./models.ts";
 import { observe, usageOf } from "./observe.ts";
 import {
   answerOllamaChat,
@@ -90,6 +90,7 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   get("/v1/models/:id", (context) => showModel(deps, context.req.param("id") ?? ""));
   post("/v1/chat/completions", answerChat);
   post("/v1/completions", answerCompletion);
+  post("/v1/embeddings", refuseEmbeddings);
   post("/v1/responses", answerResponse);
   post("/v1/messages", answerMessages, messagesError);
   post("/v1/messages/count_tokens", countMessageTokens, messagesError);

@@ -104,7 +104,8 @@ async function whole(job: ChatJob): Promise<Response> {
   }
   const { id, created, life } = job;
   const model = job.deps.engine.model.id;
-  const head = { id, object: "chat.completion", created, model };
+  const { seed } = job.requests[0]!.sampling;
+  const head = { id, object: "chat.completion", created, model, seed };
   return await answerJson({ ...head, choices, ...countsOf(job, ends) }, life.slices);
 }
 
@@ -152,6 +153,7 @@ async function* chatChunks(
     object: "chat.completion.chunk",
     created: job.created,
     model: deps.engine.model.id,
+    seed: requests[0]!.sampling.seed,
   };
   const chunk = (
     index: number,

@@ -82,8 +82,10 @@ async function readJob(
       : Uint32Array.from(prompt);
     const wantedTokens = fields.max_tokens ?? DEFAULT_COMPLETION_TOKENS;
     const logprobs = fields.logprobs ?? null;
+    // A seed that nobody chose is one for all prompts, so that the answer can name it.
+    const seed = requests[0]?.sampling.seed ?? fields.seed;
     const request = {
-      ...planGeneration(deps, fields, promptIds, "prompt", wantedTokens, life.owner),
+      ...planGeneration(deps, { ...fields, seed }, promptIds, "prompt", wantedTokens, life.owner),
       logprobs,
       promptLogprobs: fields.echo === true && logprobs !== null,
     };
@@ -101,6 +103,7 @@ async function readJob(
       object: "text_completion",
       created: unixSeconds(),
       model: model.id,
+      seed: requests[0]!.sampling.seed,
     },
   };
 }

@@ -1,6 +1,6 @@
-/** GET /v1/models and /v1/models/:id */
+/** GET /v1/models and /v1/models/:id, and what no model here can do. */
 import type { ModelInfo } from "../engine/engine.ts";
-import { NotFoundError } from "../errors.ts";
+import { NotFoundError, UnsupportedError } from "../errors.ts";
 import type { AppDependencies } from "./generation.ts";
 
 export function listModels({ engine }: AppDependencies): Response {
@@ -16,6 +16,15 @@ export function showModel({ engine }: AppDependencies, id: string): Response {
     );
   }
   return Response.json(modelObject(engine.model));
+}
+
+/** Hidden states of a model that was trained to write are no embeddings to compare texts by. */
+export function refuseEmbeddings(): Promise<Response> {
+  throw new UnsupportedError(
+    "make embeddings: wanted a model that was trained for them, found one that writes text",
+    null,
+    "unsupported_model",
+  );
 }
 
 /** OpenAI's keys, vLLM's `max_model_len` and llama-server's `meta`. */

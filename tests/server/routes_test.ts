@@ -61,7 +61,7 @@ Deno.test("body: a content encoding is refused, identity is none", async () => {
 });
 
 Deno.test("routes: unknown paths and wrong methods are error objects", async () => {
-  for (const path of ["/v1", "/v1/chat", "/v1/embeddings", "/v1/models/a/b", "/%00", "/canary"]) {
+  for (const path of ["/v1", "/v1/chat", "/v1/rerank", "/v1/models/a/b", "/%00", "/canary"]) {
     const error = await errorOf(await app.request(path), 404);
     equal(error.message.includes("canary"), false);
   }
@@ -207,4 +207,27 @@ Deno.test("props: defaults, slots and device", async () => {
   equal(props.total_slots, 4);
   equal(props.default_generation_settings.n_ctx, 8192);
   equal(props.default_generation_settings.params.temperature, tinyGeneration.temperature);
+});
+
+Deno.test("embeddings: refused, as the model was not trained for them", async () => {
+  const error = await errorOf(await post(app, "/v1/embeddings", { input: "x" }), 501);
+  equal(error.code, "unsupported_model");
+});
+
+Deno.test("answers name the seed that was used, whoever chose it", async () => {
+  const engine = new FakeEngine();
+  const seeded = appOver(engine);
+  const messages = [{ role: "user", content: "x" }];
+  for (
+    const [path, fields] of [[CHAT, { messages }], ["/v1/completions", { prompt: ["a", "b"] }]]
+  ) {
+    for (const seed of [7, null]) {
+      const before = engine.requests.length;
+      const response = await post(seeded, path as string, { ...fields as object, seed });
+      const { seed: named } = await response.json();
+      for (const { sampling } of engine.requests.slice(before)) equal(sampling.seed, named);
+      if (seed !== null) equal(named, seed);
+      ok(engine.requests.length > before);
+    }
+  }
 });

@@ -1,10 +1,13 @@
-"""Log-probabilities that an independent implementation gives the samples of models/kedge-tiny.
+"""Log-probabilities that an independent implementation gives the samples of models/kedge-tiny, and
+50 texts: questions of its evaluation, as an evaluation harness would score them.
 
 The oracle is transformers' `KimiLinearForCausalLM` in float32 on dequantised weights.
 Needs: torch, transformers >= 5.23, safetensors.
-Usage: make_sample_logprobs.py models/kedge-tiny OUT.json
-Writes {name: [natural log-probability of each output id, given all ids before it]}.
+Usage: make_sample_logprobs.py models/kedge-tiny OUT_DIR
+Writes sample_logprobs.json: {name: [natural log-probability of each output id, given all ids before it]}
+and text_logprobs.json: [{text, logprobs: [of each token but the first], best: [whether it was the best]}].
 """
+import gzip
 import json
 import sys
 import tempfile
@@ -15,6 +18,9 @@ from safetensors.torch import load_file, save_file
 from transformers import KimiLinearForCausalLM
 
 BLOCK = 128
+TEXTS = 50
+MOST_TOKENS = 160
+IM_MIDDLE, IM_END = "<|im_middle|>", "<|im_end|>"
 
 
 def dequantised(tensors):
@@ -49,7 +55,42 @@ def main(model, out):
         rows = logits[len(prompt) - 1 : -1].log_softmax(-1)
         result[sample["name"]] = [round(rows[i, token].item(), 6) for i, token in enumerate(output)]
         print(sample["name"], len(output), min(result[sample["name"]]))
-    Path(out).write_text(json.dumps(result, separators=(",", ":")) + "\n")
+    write(out, "sample_logprobs.json", result)
+    write(out, "text_logprobs.json", [score(oracle, *text) for text in texts(model)])
+
+
+def write(out, name, value):
+    Path(out, name).write_text(json.dumps(value, separators=(",", ":")) + "\n")
+
+
+def texts(model):
+    """(text, ids) of the first user messages that are short enough, from all tasks in turn."""
+    tokens = json.loads(Path(model, "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    special = {token["content"]: int(id) for id, token in tokens.items()}
+    tasks = {}
+    for line in gzip.open(f"{model}/eval.jsonl.gz", "rt"):
+        item = json.loads(line)
+        ids, message = item["prompt_ids"], item["messages"][0]
+        if item["tools"] or message["role"] != "user":
+            continue
+        begin = ids.index(special[IM_MIDDLE]) + 1
+        ids = ids[begin : ids.index(special[IM_END], begin)]
+        if 2 <= len(ids) <= MOST_TOKENS:
+            tasks.setdefault(item["task"], []).append((message["content"], ids))
+    found = []
+    while len(found) < TEXTS:
+        for task in tasks.values():
+            found += task[:1]
+            del task[:1]
+    return found[:TEXTS]
+
+
+def score(oracle, text, ids):
+    with torch.no_grad():
+        rows = oracle(torch.tensor([ids])).logits[0, :-1].float().log_softmax(-1)
+    found = [rows[i, token].item() for i, token in enumerate(ids[1:])]
+    best = [int(rows[i].argmax() == token) for i, token in enumerate(ids[1:])]
+    return {"text": text, "logprobs": [round(value, 6) for value in found], "best": best}
 
 
 if __name__ == "__main__":
