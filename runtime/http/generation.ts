@@ -189,6 +189,7 @@ export interface Usage {
   readonly prompt_tokens: number;
   readonly completion_tokens: number;
   readonly total_tokens: number;
+  readonly prompt_tokens_details: { readonly cached_tokens: number };
 }
 
 export function usageOf(promptTokens: number, completionTokens: number): Usage {
@@ -196,6 +197,8 @@ export function usageOf(promptTokens: number, completionTokens: number): Usage {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
     total_tokens: promptTokens + completionTokens,
+    // Nothing of a prompt is kept for the next request.
+    prompt_tokens_details: { cached_tokens: 0 },
   };
 }
 

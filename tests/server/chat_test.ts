@@ -38,6 +38,7 @@ Deno.test("chat: a whole answer", async () => {
       prompt_tokens: PROMPT_TOKENS,
       completion_tokens: completionTokens,
       total_tokens: PROMPT_TOKENS + completionTokens,
+      prompt_tokens_details: { cached_tokens: 0 },
     },
     timings: {
       prompt_n: PROMPT_TOKENS,
