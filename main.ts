@@ -69,6 +69,10 @@ function addServe(program: Command): void {
         .env("KEDGE_MEMORY").argParser(byteSize),
     )
     .addOption(
+      new Option("--chat-template <file>", "Jinja template of conversations (default: Kimi's)")
+        .env("KEDGE_CHAT_TEMPLATE").argParser(nonEmpty),
+    )
+    .addOption(
       new Option("--request-timeout <seconds>", "longest time of one request (default: none)")
         .env("KEDGE_REQUEST_TIMEOUT").argParser(wholeNumber(1, REQUEST_SECONDS_MAX)),
     )

@@ -11,6 +11,7 @@ const MiB = 1024 * 1024;
 export const MAX_CONFIG_FILE_BYTES = 1 * MiB;
 /** tokenizer_config.json: published 3.7 KB; others embed a chat template. */
 export const MAX_TOKENIZER_CONFIG_FILE_BYTES = 8 * MiB;
+export const MAX_TEMPLATE_FILE_BYTES = 1 * MiB;
 /** model.safetensors.index.json: 2.0 MB for the 20,493 tensors of the 48B checkpoint. */
 export const MAX_INDEX_FILE_BYTES = 32 * MiB;
 /** Nesting of any JSON of a model folder: the deepest real one has 5 levels. */

@@ -169,7 +169,8 @@ function* renderMessage(list: SegmentList, message: ChatMessage): Generator<void
   }
 }
 
-function contentText(content: ChatMessage["content"]): string {
+/** The text of a message's content, its parts joined. */
+export function contentText(content: ChatMessage["content"]): string {
   if (content === null || content === undefined) return "";
   return typeof content === "string" ? content : content.map((part) => part.text).join("");
 }

@@ -18,6 +18,8 @@ export interface ModelOptions {
   readonly memory?: number;
   /** Requests that may wait. */
   readonly queue?: number;
+  /** A Jinja file in place of Kimi's layout of conversations. */
+  readonly chatTemplate?: string;
 }
 
 /** Tells an operator how a load goes. */
@@ -42,6 +44,8 @@ export async function openModel(
   display: LoadReport = new LoadDisplay(options.model ?? EMBEDDED_MODEL),
 ): Promise<AppDependencies> {
   const modelDirectory = options.model ?? EMBEDDED_MODEL;
+  // Before the load: what is wrong here should not cost its time.
+  const readTemplate = await openTemplate(options.chatTemplate);
   try {
     const [engine, folder] = await Promise.all([
       startEngine(
@@ -58,11 +62,24 @@ export async function openModel(
       openModelFolder(modelDirectory),
     ]);
     display.finish(engine.model.weightBytes, engine.model.loadSeconds);
-    return { engine, tokenizer: createTokenizer(folder), generation: folder.generation };
+    const { tokenizer: { specials }, generation } = folder;
+    const template = readTemplate?.(specials.map(({ text }) => text)) ?? null;
+    return { engine, tokenizer: createTokenizer(folder), generation, template };
   } catch (error) {
     display.clear();
     throw error;
   }
+}
+
+/**
+ * What makes a template over the special tokens' texts; null without a file. Whoever names none
+ * does without the Jinja library.
+ */
+async function openTemplate(path: string | undefined) {
+  if (path === undefined) return null;
+  const file = await import("../chat/template_file.ts");
+  const template = file.parseTemplate(file.readTemplateFile(path));
+  return (specials: readonly string[]) => new file.ChatTemplate(template, specials);
 }
 
 function createTokenizer({ tokenizer, config }: ModelFolder): Tokenizer {

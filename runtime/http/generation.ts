@@ -1,5 +1,6 @@
 /** From a checked request to text events: what the chat and the completions route share. */
 import { type AnswerOptions, AnswerStream, type CallPiece } from "../chat/answer_stream.ts";
+import type { ChatTemplate } from "../chat/template_file.ts";
 import type {
   Engine,
   FinishReason,
@@ -26,6 +27,8 @@ export interface AppDependencies {
     /** Any of these ends a generation. */
     readonly eosIds: readonly number[];
   };
+  /** The operator's chat template; null: Kimi's. */
+  readonly template?: ChatTemplate | null;
   /** Milliseconds that a request may take from its arrival to the end of its answer; null: any. */
   readonly requestTimeoutMs?: number | null;
 }

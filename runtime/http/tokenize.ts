@@ -4,13 +4,13 @@
  */
 import { z } from "zod";
 import { encodeSegments, encodeText } from "../chat/encode.ts";
-import { renderChatInSlices } from "../chat/template.ts";
 import { RequestError } from "../errors.ts";
 import { BODY_READ_MS, SLICE_ITEMS } from "../limits.ts";
 import { Slices } from "../slices.ts";
 import { StreamDecoder, type Tokenizer } from "../../wasm/text.ts";
 import { type JsonObject, readJsonObject } from "./body.ts";
 import { anyText, flag, optional, parseFields, wanted } from "./fields.ts";
+import { renderPrompt } from "./conversation.ts";
 import { type AppDependencies, checkModel } from "./generation.ts";
 import { answerJson } from "./json_answer.ts";
 import { tokenPiece, tokenText } from "./logprobs.ts";
@@ -45,7 +45,7 @@ export async function answerTokenize(deps: AppDependencies, http: Request): Prom
   const body = await readJsonObject(http, BODY_READ_MS, slices);
   const fields = parseFields(tokenizeSchema, body);
   checkModel(engine, fields.model);
-  const ids = await promptIds(tokenizer, body, fields, slices);
+  const ids = await promptIds(deps, body, fields, slices);
   return await answerJson({
     tokens: fields.with_pieces
       ? await mapInSlices(ids, (id) => ({ id, piece: pieceOf(tokenizer, id) }), slices)
@@ -70,16 +70,17 @@ export async function answerTemplate(deps: AppDependencies, http: Request): Prom
     );
   }
   checkModel(deps.engine, parseFields(templateSchema, body).model);
-  const segments = await renderChatInSlices(messages, tools, "answer", slices);
+  const segments = await renderPrompt(deps, messages, tools, "answer", slices);
   return await answerJson({ prompt: segments.map(({ text }) => text).join("") }, slices);
 }
 
 async function promptIds(
-  tokenizer: Tokenizer,
+  deps: AppDependencies,
   body: JsonObject,
   fields: z.output<typeof tokenizeSchema>,
   slices: Slices,
 ): Promise<Uint32Array> {
+  const { tokenizer } = deps;
   const { messages, tools } = await parseConversation(body, slices);
   if (messages === null) {
     const text = fields.prompt ?? fields.content ?? "";
@@ -88,7 +89,7 @@ async function promptIds(
   const end = fields.add_generation_prompt ?? true ? "answer" : "nothing";
   return await encodeSegments(
     tokenizer,
-    await renderChatInSlices(messages, tools, end, slices),
+    await renderPrompt(deps, messages, tools, end, slices),
     slices,
   );
 }
