@@ -56,6 +56,11 @@ export class GrammarVocabulary {
   }
 }
 
+/** Whether token `id` may come under a matcher's mask. */
+export function allows(mask: Uint32Array, id: number): boolean {
+  return (mask[id >>> 5]! >>> (id & 31) & 1) !== 0;
+}
+
 /** One text's way through a grammar. */
 export class GrammarMatcher {
   readonly #matcher: wasm.Matcher;

@@ -1,5 +1,6 @@
 /** Grammars that hold generated texts to a form, over the model's own tokens. */
 import {
+  allows,
   type Grammar,
   GrammarMatcher,
   GrammarVocabulary,
@@ -73,10 +74,9 @@ class Matcher implements TokenMatcher {
 
   restrict(logits: Float32Array, stopIds: readonly number[]): void {
     const mask = refusing(() => this.inner.mask());
-    const has = (id: number) => (mask[id >>> 5]! >>> (id & 31) & 1) !== 0;
-    const ends = has(this.endId) ? stopIds.map((id) => [id, logits[id]!] as const) : [];
+    const ends = allows(mask, this.endId) ? stopIds.map((id) => [id, logits[id]!] as const) : [];
     for (let id = 0; id < logits.length; id++) {
-      if ((mask[id >>> 5]! >>> (id & 31) & 1) === 0) logits[id] = -Infinity;
+      if (!allows(mask, id)) logits[id] = -Infinity;
     }
     for (const [id, logit] of ends) logits[id] = logit;
   }

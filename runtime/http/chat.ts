@@ -18,7 +18,7 @@ import {
 } from "./generation.ts";
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
-import { type ChatLogprob, chatLogprob } from "./logprobs.ts";
+import { type ChatLogprob, chatLogprobs } from "./logprobs.ts";
 import { mergeSources } from "./merge.ts";
 import type { ChatRequest } from "./schema.ts";
 import { startSource, streamResponse } from "./stream.ts";
@@ -102,11 +102,12 @@ async function whole(job: ChatJob): Promise<Response> {
       ends.push(event);
     }
   }
-  const { id, created, life } = job;
-  const model = job.deps.engine.model.id;
-  const { seed } = job.requests[0]!.sampling;
-  const head = { id, object: "chat.completion", created, model, seed };
-  return await answerJson({ ...head, choices, ...countsOf(job, ends) }, life.slices);
+  const head = headOf(job, "chat.completion");
+  return await answerJson({ ...head, choices, ...countsOf(job, ends) }, job.life.slices);
+}
+
+function headOf({ deps, requests, id, created }: ChatJob, object: string) {
+  return { id, object, created, model: deps.engine.model.id, seed: requests[0]!.sampling.seed };
 }
 
 function addPiece(message: ChatMessage, { index, head, arguments: text }: CallPiece): void {
@@ -146,15 +147,9 @@ async function* chatChunks(
   job: ChatJob,
   choices: AsyncIterable<ChoiceEvent>,
 ): AsyncGenerator<unknown> {
-  const { deps, fields, requests } = job;
+  const { fields, requests } = job;
   const usageWanted = fields.stream_options?.include_usage === true;
-  const head = {
-    id: job.id,
-    object: "chat.completion.chunk",
-    created: job.created,
-    model: deps.engine.model.id,
-    seed: requests[0]!.sampling.seed,
-  };
+  const head = headOf(job, "chat.completion.chunk");
   const chunk = (
     index: number,
     delta: Readonly<Record<string, unknown>>,
@@ -208,11 +203,6 @@ function countsOf({ requests, promptTokens }: ChatJob, ends: readonly EndEvent[]
   };
 }
 
-/** The stop token is no part of the message, so it is not listed. */
-function logprobsOf(job: ChatJob, tokens: readonly PlacedToken[]): ChatLogprob[] {
-  const { deps, requests } = job;
-  const { stopIds } = requests[0]!;
-  return tokens.flatMap(({ id, logprob }) =>
-    logprob === null || stopIds.includes(id) ? [] : [chatLogprob(deps.tokenizer, logprob)]
-  );
+function logprobsOf({ deps, requests }: ChatJob, tokens: readonly PlacedToken[]): ChatLogprob[] {
+  return chatLogprobs(deps.tokenizer, requests[0]!, tokens);
 }

@@ -1,6 +1,8 @@
 /** Request fields: bounded schemas whose refusals name field, wanted and found. */
 import { z } from "zod";
 import { RequestError } from "../errors.ts";
+import { isObject } from "../json_text.ts";
+import { MAX_NAME_CHARACTERS } from "../limits.ts";
 import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
 
@@ -30,6 +32,11 @@ export function textFrom(least: number, most: number) {
   const range = wanted(`a string of ${least} to ${most} characters`);
   return z.string(range).min(least, range).max(most, range);
 }
+
+export const anyObject = z.custom<JsonObject>(isObject, wanted("an object"));
+
+/** A name or an id that is not empty. */
+export const nameText = textFrom(1, MAX_NAME_CHARACTERS);
 
 export function listFrom<T extends z.ZodType>(item: T, least: number, most: number) {
   const range = wanted(`a list of ${least} to ${most} items`);
@@ -85,6 +92,16 @@ export async function parseList<Item>(
     await slices.giveWay();
   }
   return list;
+}
+
+/** The items of a list field that must be given. Throws RequestError where it is not. */
+export function requireList<Item>(
+  { field, least, most }: LongList,
+  items: readonly Item[] | null,
+): readonly Item[] {
+  if (items !== null) return items;
+  const message = `a list of ${least} to ${most} items`;
+  throw new RequestError(`read field "${field}": wanted ${message}, found none`, field);
 }
 
 function refuse(

@@ -105,8 +105,8 @@ export function schemaText(schema: JsonObject): string {
 
 /** null where nothing is asked for. */
 export function grammarOf(fields: GrammarFields): Grammar | null {
-  const found = [...formsOf(fields)];
-  return found[0] ?? null;
+  const [form] = formsOf(fields);
+  return form?.() ?? null;
 }
 
 /** How many forms a request asks for: more than one is none that can be kept. */
@@ -114,10 +114,13 @@ export function countForms(fields: GrammarFields): number {
   return [...formsOf(fields)].length;
 }
 
+/** Written only when called: a schema may be long. */
+type Form = () => Grammar;
+
 function* formsOf(
   { response_format: format, structured_outputs: outputs, json_schema }: GrammarFields,
-): Generator<Grammar> {
-  const json = (schema: JsonObject): Grammar => ({
+): Generator<Form> {
+  const json = (schema: JsonObject): Form => () => ({
     kind: "json_schema",
     source: schemaText(schema),
   });
@@ -126,11 +129,17 @@ function* formsOf(
   if (json_schema) yield json(json_schema);
   if (outputs?.json) yield json(outputs.json);
   if (outputs?.json_object) yield json({ type: "object" });
-  if (outputs?.regex) yield { kind: "regex", source: outputs.regex };
-  if (outputs?.grammar) yield { kind: "lark", source: outputs.grammar };
+  if (outputs?.regex) {
+    const source = outputs.regex;
+    yield () => ({ kind: "regex", source });
+  }
+  if (outputs?.grammar) {
+    const source = outputs.grammar;
+    yield () => ({ kind: "lark", source });
+  }
   if (outputs?.choice) {
     // JSON's strings are Lark's.
     const texts = outputs.choice.map((text) => JSON.stringify(text));
-    yield { kind: "lark", source: `start: ${texts.join(" | ")}` };
+    yield () => ({ kind: "lark", source: `start: ${texts.join(" | ")}` });
   }
 }

@@ -1,5 +1,5 @@
 /** Log-probabilities in the two shapes of OpenAI's API. */
-import type { TokenLogprob } from "../engine/engine.ts";
+import type { GenerateRequest, TokenLogprob } from "../engine/engine.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
 
 const strictDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -23,7 +23,7 @@ export function tokenText(tokenizer: Tokenizer, id: number): string {
 }
 
 /** An item of `choices[].logprobs.content` in a chat answer. */
-export function chatLogprob(tokenizer: Tokenizer, token: TokenLogprob) {
+function chatLogprob(tokenizer: Tokenizer, token: TokenLogprob) {
   const entry = ({ id, logprob }: { readonly id: number; readonly logprob: number }) => ({
     token: tokenText(tokenizer, id),
     logprob,
@@ -33,6 +33,17 @@ export function chatLogprob(tokenizer: Tokenizer, token: TokenLogprob) {
 }
 
 export type ChatLogprob = ReturnType<typeof chatLogprob>;
+
+/** Those of an answer's tokens. The stop token is no part of the text, so it is not listed. */
+export function chatLogprobs(
+  tokenizer: Tokenizer,
+  { stopIds }: Pick<GenerateRequest, "stopIds">,
+  tokens: readonly { readonly id: number; readonly logprob: TokenLogprob | null }[],
+): ChatLogprob[] {
+  return tokens.flatMap(({ id, logprob }) =>
+    logprob === null || stopIds.includes(id) ? [] : [chatLogprob(tokenizer, logprob)]
+  );
+}
 
 /** `choices[].logprobs` of a completions answer: one item a token in each list. */
 export class LegacyLogprobs {

@@ -8,7 +8,7 @@ import { type AppDependencies, generateText, responseId, type TextEvent } from "
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { toChatBody } from "./messages_schema.ts";
-import { startSource, type StreamFormat, streamResponse } from "./stream.ts";
+import { namedEvent, startSource, type StreamFormat, streamResponse } from "./stream.ts";
 import { parsedArguments } from "./tools.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
@@ -29,18 +29,13 @@ export const messagesError: ErrorShape = ({ message }, status) => {
   return { type: "error", error: { type, message } };
 };
 
-/** An event of a stream is named as its data's type. */
 const EVENTS: StreamFormat = {
   contentType: "text/event-stream; charset=utf-8",
-  event: (value) => writeEvent(value as JsonObject),
-  error: (error) => writeEvent(messagesError(errorBody(error).error, 500) as JsonObject),
+  event: (value) => namedEvent(value as JsonObject),
+  error: (error) => namedEvent(messagesError(errorBody(error).error, 500) as JsonObject),
   end: "",
-  keepAlive: writeEvent({ type: "ping" }),
+  keepAlive: namedEvent({ type: "ping" }),
 };
-
-function writeEvent(value: JsonObject): string {
-  return `event: ${value.type}\ndata: ${JSON.stringify(value)}\n\n`;
-}
 
 /** One request on its way to an answer. */
 interface MessagesJob extends Conversation {

@@ -1,26 +1,24 @@
 /** Bodies of Anthropic's messages API, checked, and as the chat route has them. */
 import { z } from "zod";
-import { isObject } from "../json_text.ts";
 import * as limits from "../limits.ts";
 import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
 import {
+  anyObject as object,
   anyText,
   flag,
   integerFrom,
   listFrom,
+  nameText as name,
   numberFrom,
   optional,
   parseFields,
   parseList,
+  requireList,
   textFrom,
   textOr,
   wanted,
 } from "./fields.ts";
-import { RequestError } from "../errors.ts";
-
-const name = textFrom(1, limits.MAX_NAME_CHARACTERS);
-const object = z.custom<JsonObject>(isObject, wanted("an object"));
 
 const textBlock = z.object({ type: z.literal("text", wanted('"text"')), text: anyText });
 const textBlocks = listFrom(textBlock, 0, limits.MAX_PARTS);
@@ -89,13 +87,10 @@ export async function toChatBody(
 ): Promise<JsonObject> {
   const fields = parseFields(schema, body);
   const limit = counts ? 0 : parseFields(maxTokens, body).max_tokens;
-  const messages = await parseList<Message>(messagesField, body, slices);
-  if (messages === null) {
-    throw new RequestError(
-      `read field "messages": wanted a list of 1 to ${limits.MAX_MESSAGES} items, found none`,
-      "messages",
-    );
-  }
+  const messages = requireList(
+    messagesField,
+    await parseList<Message>(messagesField, body, slices),
+  );
   const tools = await parseList<z.output<typeof tool>>(toolsField, body, slices);
   const system = plainText(fields.system ?? "");
   const turns = messages.flatMap(toChatMessages);

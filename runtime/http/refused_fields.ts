@@ -4,20 +4,20 @@ import type { JsonObject } from "./body.ts";
 import { describe } from "./fields.ts";
 
 /** A field that changes the answer in a way Kedge can't do yet: silence would be a wrong answer. */
-export interface RefusedField {
+interface RefusedField {
   readonly name: string;
   /** The values that ask for nothing, in words. */
   readonly wanted: string;
   readonly accepts: (value: unknown) => boolean;
 }
 
-const nothing = (name: string): RefusedField => ({
+export const nothing = (name: string, wanted = "no value"): RefusedField => ({
   name,
-  wanted: "no value",
+  wanted,
   accepts: () => false,
 });
 
-const only = (name: string, value: number): RefusedField => ({
+export const only = (name: string, value: unknown): RefusedField => ({
   name,
   wanted: `${value} or no value`,
   accepts: (given) => given === value,

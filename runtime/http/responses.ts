@@ -13,9 +13,9 @@ import {
 } from "./generation.ts";
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
-import { type ChatLogprob, chatLogprob } from "./logprobs.ts";
+import { type ChatLogprob, chatLogprobs } from "./logprobs.ts";
 import { readResponsesBody, type ResponseFields } from "./responses_schema.ts";
-import { startSource, type StreamFormat, streamResponse } from "./stream.ts";
+import { namedEvent, startSource, type StreamFormat, streamResponse } from "./stream.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
 type DeltaEvent = Extract<TextEvent, { type: "delta" }>;
@@ -64,8 +64,7 @@ async function streamed(job: ResponseJob): Promise<Response> {
   const texts = textsOf(job);
   const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
   let count = 0;
-  const write = (value: JsonObject) =>
-    `event: ${value.type}\ndata: ${JSON.stringify({ ...value, sequence_number: count++ })}\n\n`;
+  const write = (value: JsonObject) => namedEvent({ ...value, sequence_number: count++ });
   const format: StreamFormat = {
     contentType: "text/event-stream; charset=utf-8",
     event: (value) => write(value as JsonObject),
@@ -145,7 +144,8 @@ class ItemWriter {
   constructor(private readonly job: ResponseJob) {}
 
   *delta(event: DeltaEvent): Generator<JsonObject> {
-    const logprobs = this.#logprobsOf(event);
+    const { deps, conversation: { request } } = this.job;
+    const logprobs = chatLogprobs(deps.tokenizer, request, event.tokens);
     if (event.text !== "") yield* this.#addText(event.text, logprobs);
     if (event.call !== null) yield* this.#addCall(event.call);
   }
@@ -221,14 +221,6 @@ class ItemWriter {
 
   #event(type: string, fields: JsonObject): JsonObject {
     return { type, item_id: this.#open!.id, output_index: this.output.length, ...fields };
-  }
-
-  /** The stop token is no part of the text, so it is not listed. */
-  #logprobsOf({ tokens }: DeltaEvent): ChatLogprob[] {
-    const { deps, conversation: { request } } = this.job;
-    return tokens.flatMap(({ id, logprob }) =>
-      logprob === null || request.stopIds.includes(id) ? [] : [chatLogprob(deps.tokenizer, logprob)]
-    );
   }
 }
 

@@ -6,10 +6,12 @@ import * as limits from "../limits.ts";
 import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
 import {
+  anyObject as object,
   anyText,
   flag,
   integerFrom,
   listFrom,
+  nameText as name,
   numberFrom,
   optional,
   parseFields,
@@ -18,10 +20,7 @@ import {
   textOr,
   wanted,
 } from "./fields.ts";
-import { type RefusedField, refuseFields } from "./refused_fields.ts";
-
-const name = textFrom(1, limits.MAX_NAME_CHARACTERS);
-const object = z.custom<JsonObject>(isObject, wanted("an object"));
+import { nothing, only, refuseFields } from "./refused_fields.ts";
 
 const part = z.object({
   type: z.enum(["input_text", "output_text", "text"], wanted("a part of text")),
@@ -102,21 +101,12 @@ const schema = z.object({
 const itemsField = { field: "input", item, least: 1, most: limits.MAX_MESSAGES };
 const toolsField = { field: "tools", item: tool, least: 0, most: limits.MAX_TOOLS };
 
-const nothing = (name: string, accepted: unknown): RefusedField => ({
-  name,
-  wanted: `${accepted} or no value`,
-  accepts: (value) => value === accepted,
-});
-
 /** What needs answers that are kept, and what the server would have to do by itself. */
-const REFUSED: readonly RefusedField[] = [
-  nothing("background", false),
-  nothing("truncation", "disabled"),
-  ...["previous_response_id", "conversation", "prompt"].map((name): RefusedField => ({
-    name,
-    wanted: "no value: responses are not kept",
-    accepts: () => false,
-  })),
+const REFUSED = [
+  only("background", false),
+  only("truncation", "disabled"),
+  ...["previous_response_id", "conversation", "prompt"]
+    .map((name) => nothing(name, "no value: responses are not kept")),
 ];
 
 /** What clients list in `include` to get the tokens' log-probabilities. */

@@ -8,14 +8,17 @@ import type { ChatMessage } from "../chat/template.ts";
 import type { Slices } from "../slices.ts";
 import type { JsonObject } from "./body.ts";
 import {
+  anyObject,
   anyText,
   flag,
   integerFrom,
   listFrom,
+  nameText,
   numberFrom,
   optional,
   parseFields,
   parseList,
+  requireList,
   textFrom,
   textOr,
   wanted,
@@ -129,7 +132,7 @@ const toolCall = z.object({
   id: textFrom(0, limits.MAX_NAME_CHARACTERS),
   type: optional(z.literal("function", wanted('"function"'))),
   function: z.object({
-    name: textFrom(1, limits.MAX_NAME_CHARACTERS),
+    name: nameText,
     arguments: z.custom<string | JsonObject>(
       (value) => typeof value === "string" || isObject(value),
       wanted("a string or an object"),
@@ -161,9 +164,9 @@ const message = z.object({
 const toolShape = z.object({
   type: z.literal("function", wanted('"function"')),
   function: z.object({
-    name: textFrom(1, limits.MAX_NAME_CHARACTERS),
+    name: nameText,
     description: optional(anyText),
-    parameters: optional(z.custom<JsonObject>(isObject, wanted("an object"))),
+    parameters: optional(anyObject),
   }, wanted("an object")),
 });
 
@@ -189,7 +192,7 @@ const toolChoice = optional(z.union([
   z.enum(["auto", "none", "required"]),
   z.object({
     type: z.literal("function"),
-    function: z.object({ name: textFrom(1, limits.MAX_NAME_CHARACTERS) }),
+    function: z.object({ name: nameText }),
   }),
 ], wanted('"auto", "none", "required" or {"type": "function", "function": {"name": ...}}')));
 
@@ -278,11 +281,9 @@ export async function parseChatRequest(
 ): Promise<ChatRequest> {
   refuseFields(body, REFUSED_IN_CHAT);
   const fields = checkGeneration(parseFields(chatSchema, body), vocabularySize);
-  const { messages, tools } = await parseConversation(body, slices);
-  if (messages === null) {
-    const message = `a list of 1 to ${limits.MAX_MESSAGES} items`;
-    throw new RequestError(`read field "messages": wanted ${message}, found none`, "messages");
-  }
+  const conversation = await parseConversation(body, slices);
+  const messages = requireList(messagesField, conversation.messages);
+  const { tools } = conversation;
   if (fields.continue_final_message) checkBeginning(messages.at(-1)!);
   checkToolChoice(fields, tools ?? []);
   return { ...fields, messages, tools };

@@ -5,6 +5,7 @@
  */
 import { EngineError, type KedgeError } from "../errors.ts";
 import { KEEP_ALIVE_MS, SLOW_READER_MS, STREAM_WRITE_CHARACTERS } from "../limits.ts";
+import type { JsonObject } from "./body.ts";
 import { errorBody } from "./errors.ts";
 import { ClientLeftError, type Lifetime } from "./lifetime.ts";
 
@@ -26,6 +27,11 @@ const SSE: StreamFormat = {
   end: "data: [DONE]\n\n",
   keepAlive: ": keep-alive\n\n",
 };
+
+/** A server-sent event that is named as its data's type. */
+export function namedEvent(value: JsonObject): string {
+  return `event: ${value.type}\ndata: ${JSON.stringify(value)}\n\n`;
+}
 
 export interface StreamOptions {
   readonly format?: StreamFormat;

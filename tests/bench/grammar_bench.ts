@@ -5,6 +5,7 @@
  *     deno run -A tests/bench/grammar_bench.ts
  */
 import {
+  allows,
   type Grammar,
   GrammarMatcher,
   GrammarVocabulary,
@@ -61,7 +62,7 @@ function measure(name: string, make: () => GrammarVocabulary): void {
       const mask = matcher.mask();
       masks.push(performance.now() - began);
       const ids = Array.from({ length: vocabulary.size }, (_, id) => id)
-        .filter((id) => (mask[id >>> 5]! >>> (id & 31) & 1) !== 0);
+        .filter((id) => allows(mask, id));
       seed = (seed * 48_271) % 2_147_483_647;
       matcher.consume(ids[seed % ids.length]!);
     }

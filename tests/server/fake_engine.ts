@@ -1,4 +1,5 @@
 /** An Engine that follows a script, and the app over it. */
+import { equal } from "node:assert/strict";
 import type { Hono } from "hono";
 import type {
   Engine,
@@ -182,6 +183,22 @@ async function pause(milliseconds: number, signal: AbortSignal | undefined): Pro
 export function appOver(engine: Engine, requestTimeoutMs: number | null = null): Hono {
   const generation = tinyGeneration;
   return createApp({ engine, tokenizer: tinyTokenizer, generation, requestTimeoutMs });
+}
+
+/** Runs a test against an app over a fake engine on a real port; all places are free at its end. */
+export async function withServer(
+  script: Script | ((request: GenerateRequest) => Script),
+  test: (url: string, engine: FakeEngine) => Promise<void>,
+): Promise<void> {
+  const engine = new FakeEngine(script);
+  const app = appOver(engine);
+  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, app.fetch);
+  try {
+    await test(`http://127.0.0.1:${server.addr.port}`, engine);
+    equal(engine.places, 0);
+  } finally {
+    await server.shutdown();
+  }
 }
 
 /** Posts a body: an object as JSON, a string as it is. */

@@ -2,8 +2,9 @@
 import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import Anthropic, { BadRequestError, InternalServerError, NotFoundError } from "@anthropic-ai/sdk";
 import { EngineError } from "../../runtime/errors.ts";
+import { callIds, encodeIds, markerId } from "../tools/tiny_calls.ts";
 import { tinyTokenizer } from "../tools/tiny_text.ts";
-import { appOver, FakeEngine, post, type Script } from "./fake_engine.ts";
+import { appOver, FakeEngine, post, type Script, withServer } from "./fake_engine.ts";
 
 const model = "kedge-tiny";
 const max_tokens = 100;
@@ -13,18 +14,12 @@ const tools = [{
   description: "Time of a city",
   input_schema: { type: "object" as const, properties: { city: { type: "string" } } },
 }];
-const id = (name: string) => tinyTokenizer.specialId(`<|${name}|>`)!;
-const encode = (text: string) => Array.from(tinyTokenizer.encode(text));
-const callOf = (header: string, args: string) => [
-  ...[id("tool_call_begin"), ...encode(header), id("tool_call_argument_begin")],
-  ...[...encode(args), id("tool_call_end")],
-];
 const CALLS = [
-  ...encode("Wait."),
-  id("tool_calls_section_begin"),
-  ...callOf("functions.get_time:0", '{"city": "Oslo"}'),
-  ...callOf("functions.get_time:1", "no JSON"),
-  id("tool_calls_section_end"),
+  ...encodeIds("Wait."),
+  markerId("tool_calls_section_begin"),
+  ...callIds("functions.get_time:0", '{"city": "Oslo"}'),
+  ...callIds("functions.get_time:1", "no JSON"),
+  markerId("tool_calls_section_end"),
 ];
 const CALL_BLOCKS = [
   { type: "text", text: "Wait." },
@@ -32,21 +27,14 @@ const CALL_BLOCKS = [
   { type: "tool_use", id: "functions.get_time:1", name: "get_time", input: { _raw: "no JSON" } },
 ];
 
-async function withClient(
+const withClient = (
   script: Script,
   test: (client: Anthropic, engine: FakeEngine) => Promise<void>,
-): Promise<void> {
-  const engine = new FakeEngine(script);
-  const app = appOver(engine);
-  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, app.fetch);
-  const baseURL = `http://127.0.0.1:${server.addr.port}`;
-  try {
-    await test(new Anthropic({ baseURL, apiKey: "none", maxRetries: 0 }), engine);
-    equal(engine.places, 0);
-  } finally {
-    await server.shutdown();
-  }
-}
+) =>
+  withServer(
+    script,
+    (baseURL, engine) => test(new Anthropic({ baseURL, apiKey: "none", maxRetries: 0 }), engine),
+  );
 
 const promptOf = (engine: FakeEngine) => tinyTokenizer.decode(engine.requests.at(-1)!.promptIds);
 
@@ -68,7 +56,7 @@ Deno.test("anthropic client: a message, whole", () =>
     deepEqual([answer.stop_reason, answer.stop_sequence], ["end_turn", null]);
     const [request] = engine.requests;
     equal(answer.usage.input_tokens, request!.promptIds.length);
-    equal(answer.usage.output_tokens, encode("Hi 🙂").length + 1);
+    equal(answer.usage.output_tokens, encodeIds("Hi 🙂").length + 1);
     equal(
       promptOf(engine),
       "<|im_system|>system<|im_middle|>Be brief.<|im_end|><|im_user|>user<|im_middle|>Hello!" +
@@ -95,7 +83,7 @@ Deno.test("anthropic client: the stream's events come in their order", () =>
     stream.on("streamEvent", ({ type }) => events.push(type));
     const last = await stream.finalMessage();
     deepEqual(last.content.map((block) => block.type === "text" && block.text), ["Hi there"]);
-    equal(last.usage.output_tokens, encode("Hi there").length + 1);
+    equal(last.usage.output_tokens, encodeIds("Hi there").length + 1);
     deepEqual(events.slice(0, 2), ["message_start", "content_block_start"]);
     deepEqual(events.slice(-3), ["content_block_stop", "message_delta", "message_stop"]);
     ok(events.slice(2, -3).every((type) => type === "content_block_delta"));
@@ -161,7 +149,7 @@ Deno.test("anthropic client: calls and results of a conversation are Kimi's turn
           "<|im_user|>user<|im_middle|>And now?<|im_end|><|im_assistant|>assistant<|im_middle|>",
       ),
     );
-    ok(engine.requests[0]!.stopIds.includes(id("tool_call_end")));
+    ok(engine.requests[0]!.stopIds.includes(markerId("tool_call_end")));
   }));
 
 Deno.test("anthropic client: an assistant's message at the end is gone on with", () =>

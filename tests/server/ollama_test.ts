@@ -2,26 +2,17 @@
 import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import { Ollama } from "ollama";
 import { EngineError } from "../../runtime/errors.ts";
+import { callIds, encodeIds } from "../tools/tiny_calls.ts";
 import { tinyTokenizer } from "../tools/tiny_text.ts";
-import { appOver, FakeEngine, post, type Script } from "./fake_engine.ts";
+import { appOver, FakeEngine, post, type Script, withServer } from "./fake_engine.ts";
 
 const model = "kedge-tiny";
 const messages = [{ role: "user", content: "Hello!" }];
 
-async function withClient(
+const withClient = (
   script: Script,
   test: (client: Ollama, engine: FakeEngine) => Promise<void>,
-): Promise<void> {
-  const engine = new FakeEngine(script);
-  const app = appOver(engine);
-  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, app.fetch);
-  try {
-    await test(new Ollama({ host: `http://127.0.0.1:${server.addr.port}` }), engine);
-    equal(engine.places, 0);
-  } finally {
-    await server.shutdown();
-  }
-}
+) => withServer(script, (host, engine) => test(new Ollama({ host }), engine));
 
 Deno.test("ollama client: chat, whole", () =>
   withClient({ output: "Hi 🙂" }, async (client, engine) => {
@@ -126,16 +117,8 @@ Deno.test("ollama: calls and results of tools are part of the conversation", asy
 });
 
 Deno.test("ollama: a tool call comes whole, its arguments an object", async () => {
-  const id = (name: string) => tinyTokenizer.specialId(`<|${name}|>`)!;
-  const encode = (text: string) => Array.from(tinyTokenizer.encode(text));
-  const callOf = (args: string) => [
-    id("tool_call_begin"),
-    ...encode("functions.sum:0"),
-    id("tool_call_argument_begin"),
-    ...encode(args),
-    id("tool_call_end"),
-  ];
-  const output = [...encode("Hm."), ...callOf('{"a": 1}'), ...callOf("no JSON")];
+  const callOf = (args: string) => callIds("functions.sum:0", args);
+  const output = [...encodeIds("Hm."), ...callOf('{"a": 1}'), ...callOf("no JSON")];
   const wanted = [
     { function: { name: "sum", arguments: { a: 1 } } },
     { function: { name: "sum", arguments: { _raw: "no JSON" } } },

@@ -2,22 +2,17 @@
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import OpenAI, { APIError, BadRequestError, NotFoundError } from "openai";
 import { EngineError } from "../../runtime/errors.ts";
-import { appOver, FakeEngine, type Script } from "./fake_engine.ts";
+import { FakeEngine, type Script, withServer } from "./fake_engine.ts";
 
-async function withClient(
+const withClient = (
   script: Script,
   test: (client: OpenAI, engine: FakeEngine) => Promise<void>,
-): Promise<void> {
-  const engine = new FakeEngine(script);
-  const app = appOver(engine);
-  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, app.fetch);
-  const baseURL = `http://127.0.0.1:${server.addr.port}/v1`;
-  try {
-    await test(new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 }), engine);
-  } finally {
-    await server.shutdown();
-  }
-}
+) =>
+  withServer(
+    script,
+    (url, engine) =>
+      test(new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 }), engine),
+  );
 
 const model = "kedge-tiny";
 const messages = [{ role: "user" as const, content: "Hello!" }];

@@ -1,9 +1,11 @@
 /** Tool calls through the chat route: fields, answers, streams, the client's tool runner. */
 import { deepEqual, equal, ok } from "node:assert/strict";
 import OpenAI from "openai";
+import type { GenerateRequest } from "../../runtime/engine/engine.ts";
 import { BANNED } from "../../runtime/engine/penalties.ts";
+import { callIds, encodeIds, markerId } from "../tools/tiny_calls.ts";
 import { tinyGeneration, tinyTokenizer } from "../tools/tiny_text.ts";
-import { appOver, eventsOf, FakeEngine, post, type Script } from "./fake_engine.ts";
+import { appOver, eventsOf, FakeEngine, post, type Script, withServer } from "./fake_engine.ts";
 
 const PATH = "/v1/chat/completions";
 const messages = [{ role: "user" as const, content: "Time in Oslo?" }];
@@ -11,20 +13,14 @@ const tools = ["get_time", "get_weather"].map((name) => ({
   type: "function" as const,
   function: { name, parameters: { type: "object", properties: { city: { type: "string" } } } },
 }));
-const id = (name: string) => tinyTokenizer.specialId(`<|${name}|>`)!;
-const [CALLS, CALLS_END] = [id("tool_calls_section_begin"), id("tool_calls_section_end")];
-const [CALL, ARGUMENTS, CALL_END] = [
-  id("tool_call_begin"),
-  id("tool_call_argument_begin"),
-  id("tool_call_end"),
+const [CALLS, CALLS_END] = [
+  markerId("tool_calls_section_begin"),
+  markerId("tool_calls_section_end"),
 ];
-const encode = (text: string) => Array.from(tinyTokenizer.encode(text));
-const callOf = (header: string, args: string) => [
-  ...[CALL, ...encode(header), ARGUMENTS, ...encode(args), CALL_END],
-];
-const TIME = callOf("functions.get_time:0", '{"city": "Oslo"}');
-const WEATHER = callOf("functions.get_weather:1", "{}");
-const OUTPUT = [...encode("Wait."), CALLS, ...TIME, ...WEATHER, CALLS_END];
+const [CALL, CALL_END] = [markerId("tool_call_begin"), markerId("tool_call_end")];
+const TIME = callIds("functions.get_time:0", '{"city": "Oslo"}');
+const WEATHER = callIds("functions.get_weather:1", "{}");
+const OUTPUT = [...encodeIds("Wait."), CALLS, ...TIME, ...WEATHER, CALLS_END];
 const CALLS_WANTED = [
   {
     id: "functions.get_time:0",
@@ -115,19 +111,14 @@ Deno.test("tools: parallel_tool_calls false ends the answer after its first call
 });
 
 Deno.test("tools: the openai client's runner calls the functions and gets an answer", async () => {
-  const engine = new FakeEngine(({ promptIds }) => {
+  const script = ({ promptIds }: GenerateRequest) => {
     const prompt = tinyTokenizer.decode(promptIds);
     return {
       output: prompt.includes("## Return of functions.get_time:0\n12:00") ? "Noon." : OUTPUT,
     };
-  });
-  const server = Deno.serve(
-    { port: 0, hostname: "127.0.0.1", onListen() {} },
-    appOver(engine).fetch,
-  );
-  try {
-    const baseURL = `http://127.0.0.1:${server.addr.port}/v1`;
-    const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
+  };
+  await withServer(script, async (url) => {
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
     for (const stream of [false, true]) {
       const cities: unknown[] = [];
       const run = {
@@ -153,9 +144,7 @@ Deno.test("tools: the openai client's runner calls the functions and gets an ans
       equal(await runner.finalContent(), "Noon.");
       deepEqual(cities, ["Oslo", undefined]);
     }
-  } finally {
-    await server.shutdown();
-  }
+  });
 });
 
 Deno.test("tools: a required or named call is a grammar of the tools' schemas", async () => {

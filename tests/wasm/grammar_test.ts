@@ -1,6 +1,7 @@
 /** The grammar module over the embedded model's tokens. */
 import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import {
+  allows,
   type Grammar,
   GrammarMatcher,
   GrammarVocabulary,
@@ -21,7 +22,7 @@ const vocabulary = new GrammarVocabulary(
 function allowedIds(matcher: GrammarMatcher): number[] {
   const mask = matcher.mask();
   return Array.from({ length: tinyVocabularySize }, (_, id) => id)
-    .filter((id) => (mask[id >>> 5]! >>> (id & 31) & 1) !== 0);
+    .filter((id) => allows(mask, id));
 }
 
 /** What may come after `text`, and whether the text may or must end there. */
