@@ -1,8 +1,11 @@
 /**
- * Weights on the GPU, exactly as the file holds them.
+ * Weights on the GPU, exactly as they were handed over.
  *
- * Rows are padded with zeros to a stride of whole 16 elements, so that kernels load 16 bytes at a
- * time and need no tail of their own. A tensor larger than one binding spans several parts.
+ * Rows of f32, f16, bf16 and fp8 are padded with zeros to a stride of whole 16 elements, so that
+ * kernels load 16 bytes at a time and need no tail of their own. q8 and q4 come in whole groups of
+ * 32 columns; one matrix is a block of all its rows' elements, then all its rows' f16 scales, so
+ * that one binding holds both and both are copied as they come. A tensor larger than one binding
+ * spans several parts.
  */
 import type { Gpu } from "./gpu/gpu.ts";
 import type { TensorSpec, WeightFormat } from "./types.ts";
@@ -11,16 +14,40 @@ import type { TensorSpec, WeightFormat } from "./types.ts";
 export const STRIDE_ELEMENTS = 16;
 /** Rows that are repacked at a time when the file's rows have no padding. */
 const REPACK_BYTES = 1 << 20;
+/** Blocks of q8 and q4 matrices begin at multiples of this. */
+const BLOCK_ROUNDING_BYTES = 16;
 
 export const FORMAT_BYTES: Readonly<Record<WeightFormat, number>> = {
   f32: 4,
   f16: 2,
   bf16: 2,
   fp8: 1,
+  q8: 1,
+  q4: 0.5,
 };
 
+/** Columns of q8 and q4 that share a scale. */
+export const GROUP_COLUMNS = 32;
+
+/** Whether a format has integers in groups with a scale each. */
+export function isGrouped(format: WeightFormat): format is "q8" | "q4" {
+  return format === "q8" || format === "q4";
+}
+
+/** Groups of 32 columns in a row of a q8 or q4 matrix, the last one padded. */
+export function groupCount(columns: number): number {
+  return Math.ceil(columns / GROUP_COLUMNS);
+}
+
+/** Scales from one row of a q8 or q4 matrix to the next: even, so that rows begin at words. */
+export function scaleStride(columns: number): number {
+  return 2 * Math.ceil(groupCount(columns) / 2);
+}
+
 /**
- * Rows of one matrix, or whole matrices of a stack: contiguous [matrixCount * rowCount][stride].
+ * Rows of one matrix, or whole matrices of a stack. f32 to fp8: contiguous [matrixCount * rowCount]
+ * [stride]. q8, q4: [matrixCount] blocks of `blockBytes` bytes, each elements [rowCount][groups]
+ * [32], then f16 scales [rowCount][scaleStride].
  */
 export interface MatrixPart {
   readonly buffer: GPUBuffer;
@@ -28,6 +55,8 @@ export interface MatrixPart {
   readonly matrixCount: number;
   readonly rowStart: number;
   readonly rowCount: number;
+  /** Bytes from one matrix to the next. */
+  readonly blockBytes: number;
 }
 
 export class Matrix {
@@ -53,36 +82,35 @@ export class Matrix {
     spec: TensorSpec,
     bindingLimitBytes: number = gpu.limits.maxStorageBufferBindingSize,
   ): Matrix {
-    const stride = Math.ceil(spec.columns / STRIDE_ELEMENTS) * STRIDE_ELEMENTS;
-    const rowBytes = stride * FORMAT_BYTES[spec.format];
+    const stride = isGrouped(spec.format)
+      ? GROUP_COLUMNS * groupCount(spec.columns)
+      : Math.ceil(spec.columns / STRIDE_ELEMENTS) * STRIDE_ELEMENTS;
     const limit = Math.min(bindingLimitBytes, gpu.limits.maxBufferSize);
-    if (rowBytes > limit) {
+    const oneRow = blockBytes(spec, stride, 1);
+    if (oneRow > limit) {
       throw new Error(
-        `allocate "${spec.key}": wanted rows of at most ${limit} bytes, found ${rowBytes}`,
+        `allocate "${spec.key}": wanted rows of at most ${limit} bytes, found ${oneRow}`,
       );
     }
     const parts: MatrixPart[] = [];
-    const matrixBytes = rowBytes * spec.rows;
+    const add = (matrixStart: number, matrixCount: number, rowStart: number, rowCount: number) => {
+      const bytes = blockBytes(spec, stride, rowCount);
+      const buffer = gpu.buffer(spec.key, bytes * matrixCount);
+      parts.push({ buffer, matrixStart, matrixCount, rowStart, rowCount, blockBytes: bytes });
+    };
+    const matrixBytes = blockBytes(spec, stride, spec.rows);
     if (matrixBytes <= limit) {
       const together = Math.floor(limit / matrixBytes);
       for (let start = 0; start < spec.matrices; start += together) {
-        const count = Math.min(together, spec.matrices - start);
-        const buffer = gpu.buffer(spec.key, matrixBytes * count);
-        parts.push({
-          buffer,
-          matrixStart: start,
-          matrixCount: count,
-          rowStart: 0,
-          rowCount: spec.rows,
-        });
+        add(start, Math.min(together, spec.matrices - start), 0, spec.rows);
       }
     } else {
-      const together = Math.floor(limit / rowBytes);
+      // A block is rounded up once, so a few rows fewer than this may not fit the limit exactly.
+      let together = Math.floor(limit / (oneRow - BLOCK_ROUNDING_BYTES + 1));
+      while (blockBytes(spec, stride, together) > limit) together--;
       for (let matrix = 0; matrix < spec.matrices; matrix++) {
         for (let row = 0; row < spec.rows; row += together) {
-          const rowCount = Math.min(together, spec.rows - row);
-          const buffer = gpu.buffer(spec.key, rowBytes * rowCount);
-          parts.push({ buffer, matrixStart: matrix, matrixCount: 1, rowStart: row, rowCount });
+          add(matrix, 1, row, Math.min(together, spec.rows - row));
         }
       }
     }
@@ -91,12 +119,11 @@ export class Matrix {
   }
 
   /**
-   * Copies a piece of matrix `matrix`: `bytes` start `byteOffset` bytes into its unpadded rows.
-   * Pieces of a matrix arrive in order.
+   * Copies a piece of matrix `matrix`: `bytes` start `byteOffset` bytes into its rows, which are
+   * unpadded but for q8 and q4. Pieces of a matrix arrive in order.
    */
   write(matrix: number, byteOffset: number, bytes: Uint8Array): void {
-    const elementBytes = FORMAT_BYTES[this.spec.format];
-    const rowBytes = this.spec.columns * elementBytes;
+    const rowBytes = this.#givenRowBytes;
     if (byteOffset === 0) this.#pending = new Uint8Array(0);
     const start = byteOffset - this.#pending.length;
     if (start % rowBytes !== 0 || byteOffset + bytes.length > rowBytes * this.spec.rows) {
@@ -123,10 +150,48 @@ export class Matrix {
     this.gpu.write(this.scales, 4 * count * matrix, scales);
   }
 
+  /**
+   * q8 and q4: copies f16 scales, `bytes` from byte `byteOffset` of [rows][scaleStride] of a matrix
+   * on. Pieces begin and end on row borders.
+   */
+  writeGroupScales(matrix: number, byteOffset: number, bytes: Uint8Array): void {
+    const rowBytes = 2 * scaleStride(this.spec.columns);
+    const end = byteOffset + bytes.length;
+    if (
+      !isGrouped(this.spec.format) || byteOffset % rowBytes !== 0 || end % rowBytes !== 0 ||
+      end > rowBytes * this.spec.rows
+    ) {
+      throw new Error(
+        `write scales of "${this.spec.key}": wanted whole rows of ${rowBytes} bytes of q8 or q4, ` +
+          `found ${bytes.length} bytes at ${byteOffset} of ${this.spec.format}`,
+      );
+    }
+    for (const part of this.parts) {
+      if (matrix < part.matrixStart || matrix >= part.matrixStart + part.matrixCount) continue;
+      const from = Math.max(byteOffset, rowBytes * part.rowStart);
+      const to = Math.min(end, rowBytes * (part.rowStart + part.rowCount));
+      if (from >= to) continue;
+      const at = (matrix - part.matrixStart) * part.blockBytes + part.rowCount * this.strideBytes +
+        from - rowBytes * part.rowStart;
+      this.gpu.write(part.buffer, at, bytes.subarray(from - byteOffset, to - byteOffset));
+    }
+  }
+
+  /** Bytes of a row's elements, padding included. */
+  get strideBytes(): number {
+    return this.stride * FORMAT_BYTES[this.spec.format];
+  }
+
+  get #givenRowBytes(): number {
+    const { format, columns } = this.spec;
+    return isGrouped(format) ? this.strideBytes : columns * FORMAT_BYTES[format];
+  }
+
   #writeRows(matrix: number, rowStart: number, rowCount: number, rows: Uint8Array): void {
-    const rowBytes = this.spec.columns * FORMAT_BYTES[this.spec.format];
-    const strideBytes = this.stride * FORMAT_BYTES[this.spec.format];
-    const atOnce = Math.max(1, Math.floor(REPACK_BYTES / strideBytes));
+    const rowBytes = this.#givenRowBytes;
+    const { strideBytes } = this;
+    const padded = rowBytes !== strideBytes;
+    const atOnce = padded ? Math.max(1, Math.floor(REPACK_BYTES / strideBytes)) : rowCount;
     for (const part of this.parts) {
       if (matrix < part.matrixStart || matrix >= part.matrixStart + part.matrixCount) continue;
       const from = Math.max(rowStart, part.rowStart);
@@ -137,12 +202,20 @@ export class Matrix {
           (row - rowStart) * rowBytes,
           (row - rowStart + count) * rowBytes,
         );
-        const padded = padRows(source, count, rowBytes, strideBytes);
-        const inPart = (matrix - part.matrixStart) * part.rowCount + row - part.rowStart;
-        this.gpu.write(part.buffer, inPart * strideBytes, padded);
+        const start = (matrix - part.matrixStart) * part.blockBytes;
+        const data = padded ? padRows(source, count, rowBytes, strideBytes) : source;
+        this.gpu.write(part.buffer, start + (row - part.rowStart) * strideBytes, data);
       }
     }
   }
+}
+
+/** Bytes of `rowCount` rows of one matrix and, for q8 and q4, of their scales. */
+function blockBytes({ format, columns }: TensorSpec, stride: number, rowCount: number): number {
+  const elements = rowCount * stride * FORMAT_BYTES[format];
+  if (!isGrouped(format)) return elements;
+  const scales = 2 * rowCount * scaleStride(columns);
+  return Math.ceil((elements + scales) / BLOCK_ROUNDING_BYTES) * BLOCK_ROUNDING_BYTES;
 }
 
 /** Scales of one matrix; 1 where there are none, so that the binding is never empty. */
@@ -165,7 +238,6 @@ function padRows(
   rowBytes: number,
   strideBytes: number,
 ): Uint8Array {
-  if (rowBytes === strideBytes) return rows;
   const padded = new Uint8Array(count * strideBytes);
   for (let row = 0; row < count; row++) {
     padded.set(rows.subarray(row * rowBytes, (row + 1) * rowBytes), row * strideBytes);

@@ -103,6 +103,11 @@ export class WebGpuDevice {
     this.#declared().get(key).writeScales(matrix, scales);
   }
 
+  writeGroupScales(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
+    this.#declared().get(key).writeGroupScales(matrix, byteOffset, bytes);
+    this.#unsentBytes += bytes.length;
+  }
+
   async configure(capacity: Capacity): Promise<void> {
     this.#drainWrites();
     const { gpu, shape } = this;

@@ -6,10 +6,13 @@ import weights16Bf16 from "./lib/weights16_bf16.wgsl" with { type: "text" };
 import weights16F16 from "./lib/weights16_f16.wgsl" with { type: "text" };
 import weights16F32 from "./lib/weights16_f32.wgsl" with { type: "text" };
 import weights16Fp8 from "./lib/weights16_fp8.wgsl" with { type: "text" };
-import { STRIDE_ELEMENTS } from "./matrix.ts";
+import { isGrouped, STRIDE_ELEMENTS } from "./matrix.ts";
 import type { TensorSpec, WeightFormat } from "./types.ts";
 
-const SOURCES: Readonly<Record<WeightFormat, string>> = {
+/** Formats whose elements kernels turn into floats, 16 at a time. */
+export type FloatFormat = Exclude<WeightFormat, "q8" | "q4">;
+
+const SOURCES: Readonly<Record<FloatFormat, string>> = {
   f32: weights16F32,
   f16: weights16F16,
   bf16: weights16Bf16,
@@ -18,6 +21,9 @@ const SOURCES: Readonly<Record<WeightFormat, string>> = {
 
 /** The pieces that define `weights16` and `scaled16` for a format. Only fp8 has scales. */
 export function weightPreludes(format: WeightFormat): readonly Prelude[] {
+  if (isGrouped(format)) {
+    throw new Error(`read weights as floats: wanted no groups, found ${format}`);
+  }
   return [
     { name: `lib/weights16_${format}.wgsl`, source: SOURCES[format] },
     format === "fp8"

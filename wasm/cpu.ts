@@ -13,6 +13,7 @@ import type {
   PendingStep,
   StepPlan,
   TensorSpec,
+  WeightFormat,
 } from "./cpu_types.ts";
 
 /** wasm32 addresses. */
@@ -23,7 +24,7 @@ const RESERVED_BYTES = 64 * 2 ** 20;
 const PIECE_BYTES = 1 << 20;
 
 const FORMAT_CODES = { f32: 0, f16: 1, bf16: 2, fp8: 3 } as const;
-const FORMAT_BYTES = { f32: 4, f16: 2, bf16: 2, fp8: 1 } as const;
+const FORMAT_BYTES = { f32: 4, f16: 2, bf16: 2, fp8: 1, q8: 1, q4: 0.5 } as const;
 
 /** Bytes held by the live devices of each build, which share one memory. */
 const heldBytes = new Map<CpuVariant, number>();
@@ -84,13 +85,13 @@ export class CpuDevice {
     let bytes = 0;
     for (const { format, matrices, rows, columns, scale } of tensors) {
       const columnsPerScale = Math.min(scale?.columnsPerScale ?? columns, columns);
-      bytes += matrices * matrixBytes(FORMAT_CODES[format], rows, columns, columnsPerScale);
+      bytes += matrices * matrixBytes(formatCode(format), rows, columns, columnsPerScale);
     }
     this.#reserve("declare tensors", bytes);
     for (const { key, format, matrices, rows, columns, scale } of tensors) {
       this.#cpu.declare(
         key,
-        FORMAT_CODES[format],
+        formatCode(format),
         matrices,
         rows,
         columns,
@@ -131,6 +132,10 @@ export class CpuDevice {
       );
     }
     this.#cpu.writeScales(key, matrix, scales);
+  }
+
+  writeGroupScales(key: string): void {
+    throw new Error(`write group scales of tensor "${key}": wanted q8 or q4, which cpu has not`);
   }
 
   // deno-lint-ignore require-await -- the seam is asynchronous: other devices build pipelines here
@@ -343,4 +348,11 @@ function editLogits(logits: Float32Array, { ids, divide, add }: LogitEdits): voi
     const scaled = Math.fround(logit > 0 ? logit / divide[at]! : logit * divide[at]!);
     logits[id] = scaled + add[at]!;
   });
+}
+
+function formatCode(format: WeightFormat): number {
+  if (format === "q8" || format === "q4") {
+    throw new Error(`declare tensors: wanted f32, f16, bf16 or fp8, found ${format}`);
+  }
+  return FORMAT_CODES[format];
 }

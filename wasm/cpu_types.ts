@@ -4,7 +4,7 @@
  * meaning of every field is written.
  */
 
-export type WeightFormat = "f32" | "f16" | "bf16" | "fp8";
+export type WeightFormat = "f32" | "f16" | "bf16" | "fp8" | "q8" | "q4";
 
 export interface TensorSpec {
   readonly key: string;

@@ -5,13 +5,18 @@
  * rows, and the device fuses inside a block as it likes. `kernels/` and `wasm/` satisfy these types
  * structurally and import nothing of `runtime/`.
  *
- * Life of a device: `declare` -> `write`/`writeScales` for each tensor -> `configure` -> steps.
+ * Life of a device: `declare` -> `write`, scales for each tensor -> `configure` -> steps.
  * One step: `begin(plan)`, `embed()`, per layer one mixer and one feed-forward block, `logits()`,
  * `finish()`. The next step may begin before the result of the last one is taken, but not one more.
  */
 
-/** How the elements of a weight matrix are stored. `fp8` is e4m3fn (no infinities, NaN 0x7f). */
-export type WeightFormat = "f32" | "f16" | "bf16" | "fp8";
+/**
+ * How the elements of a weight matrix are stored. `fp8` is e4m3fn (no infinities, NaN 0x7f). `q8`
+ * and `q4` are symmetric integers in groups of 32 columns with an f16 scale each: value[r][c] =
+ * q[r][c] * scale[r][floor(c / 32)]. q8: one signed byte an element, -127 to 127. q4: two elements a
+ * byte, the even column in the low half, each stored as q + 8, q from -8 to 7.
+ */
+export type WeightFormat = "f32" | "f16" | "bf16" | "fp8" | "q8" | "q4";
 
 /**
  * One weight as the device holds it: `matrices` matrices of [rows, columns], row-major, y = W x.
@@ -225,10 +230,16 @@ export interface Device {
   declare(tensors: readonly TensorSpec[]): void;
   /** Copies a piece of one matrix: `bytes` start at `byteOffset` within matrix `matrix` of `key`.
    * Pieces of a matrix arrive in order, begin and end on element borders, and may have any
-   * length. */
+   * length. Rows of q8 and q4 are whole groups of 32 columns, those beyond the last one zero (q = 0,
+   * which q4 stores as 8). */
   write(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void;
   /** All scales of one fp8 matrix. */
   writeScales(key: string, matrix: number, scales: Float32Array): void;
+  /**
+   * Copies a piece of the scales of one q8 or q4 matrix: f16, little-endian, [rows][groups rounded
+   * up to an even count], from byte `byteOffset` on. Pieces begin and end on row borders.
+   */
+  writeGroupScales(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void;
   /** Ends loading: builds pipelines, allocates state for `capacity`. Called once. */
   configure(capacity: Capacity): Promise<void>;
 

@@ -18,7 +18,7 @@ export interface LoadReport {
   readonly peakBufferBytes: number;
 }
 
-type WeightTarget = Pick<Device, "declare" | "write" | "writeScales">;
+type WeightTarget = Pick<Device, "declare" | "write" | "writeScales" | "writeGroupScales">;
 
 /** One matrix to be read. */
 interface Job {

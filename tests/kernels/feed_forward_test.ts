@@ -8,7 +8,8 @@ import {
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { Recorder } from "../../kernels/gpu/recorder.ts";
 import { Projections } from "../../kernels/projection.ts";
-import type { ModelShape, WeightFormat } from "../../kernels/types.ts";
+import type { ModelShape } from "../../kernels/types.ts";
+import type { FloatFormat } from "../../kernels/weight_preludes.ts";
 import { feedForward, mixtureOfExperts } from "../reference/moe.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { rmsNorm } from "../reference/rms_norm.ts";
@@ -45,7 +46,7 @@ async function after(
 function randomGated(
   gpu: Gpu,
   random: () => number,
-  format: WeightFormat,
+  format: FloatFormat,
   sizes: { readonly hidden: number; readonly width: number; readonly matrices: number },
   bindingLimitBytes: number = BINDING_LIMITS[0],
 ) {
@@ -96,7 +97,7 @@ function randomMixture(
   gpu: Gpu,
   random: () => number,
   shape: ModelShape,
-  format: WeightFormat,
+  format: FloatFormat,
   bindingLimitBytes: number,
 ) {
   const { hiddenSize: hidden, moe } = shape;
@@ -138,7 +139,7 @@ async function checkMixture(
   gpu: Gpu,
   random: () => number,
   shape: ModelShape,
-  format: WeightFormat,
+  format: FloatFormat,
   rowCounts: readonly number[],
   bindingLimitBytes: number = BINDING_LIMITS[0],
 ): Promise<void> {

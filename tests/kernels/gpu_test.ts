@@ -4,8 +4,8 @@ import { openGpu } from "../../kernels/gpu/gpu.ts";
 import { defineKernel } from "../../kernels/gpu/kernel.ts";
 import { Readback } from "../../kernels/gpu/readback.ts";
 import { read, Recorder, write } from "../../kernels/gpu/recorder.ts";
-import { Matrix } from "../../kernels/matrix.ts";
-import type { TensorSpec } from "../../kernels/types.ts";
+import { groupCount, Matrix, scaleStride } from "../../kernels/matrix.ts";
+import type { FloatFormat } from "../../kernels/weight_preludes.ts";
 import { download, guarded, takeGuarded, upload, withGpu } from "./harness.ts";
 
 const SCALE = defineKernel({
@@ -126,7 +126,7 @@ Deno.test({
 });
 
 withGpu("Matrix pads rows, keeps bits and splits at the binding limit", async (gpu) => {
-  const cases: [TensorSpec["format"], number, number, number, number][] = [
+  const cases: [FloatFormat, number, number, number, number][] = [
     ["bf16", 1, 7, 5, 1 << 20],
     ["fp8", 3, 5, 19, 1 << 20],
     ["f32", 1, 9, 16, 256],
@@ -166,6 +166,51 @@ withGpu("Matrix pads rows, keeps bits and splits at the binding limit", async (g
     }
     const held = matrix.parts.reduce((sum, part) => sum + part.matrixCount * part.rowCount, 0);
     assert.strictEqual(held, matrices * rows);
+  }
+});
+
+withGpu("Matrix keeps q8 and q4 with their scales and splits at the binding limit", async (gpu) => {
+  const cases: ["q8" | "q4", number, number, number, number][] = [
+    ["q8", 1, 5, 64, 1 << 20],
+    ["q4", 3, 7, 2_304, 1 << 20],
+    ["q4", 4, 3, 40, 300],
+    ["q8", 2, 33, 130, 1_000],
+  ];
+  for (const [format, matrices, rows, columns, limit] of cases) {
+    const spec = { key: "test", format, matrices, rows, columns, scale: null };
+    const matrix = Matrix.allocate(gpu, spec, limit);
+    const rowBytes = groupCount(columns) * (format === "q8" ? 32 : 16);
+    const scaleBytes = 2 * scaleStride(columns);
+    const random = (count: number, at: number) =>
+      Uint8Array.from({ length: rows * count }, (_, i) => (i * 7 + at) % 256);
+    const stored = Array.from({ length: matrices }, (_, at) => ({
+      elements: random(rowBytes, at),
+      scales: random(scaleBytes, 91 + at),
+    }));
+    for (const [at, { elements, scales }] of stored.entries()) {
+      for (let start = 0; start < elements.length; start += 60) {
+        matrix.write(at, start, elements.subarray(start, start + 60));
+      }
+      const middle = scaleBytes * Math.floor(rows / 2);
+      matrix.writeGroupScales(at, 0, scales.subarray(0, middle));
+      matrix.writeGroupScales(at, middle, scales.subarray(middle));
+    }
+    for (const part of matrix.parts) {
+      const { matrixStart, matrixCount, rowStart, rowCount, blockBytes } = part;
+      assert.ok(matrixCount * blockBytes <= limit);
+      const words = await download(gpu, part.buffer, matrixCount * blockBytes / 4);
+      for (let at = 0; at < matrixCount; at++) {
+        const { elements, scales } = stored[matrixStart + at]!;
+        const block = new Uint8Array(words.buffer, at * blockBytes, blockBytes);
+        const split = rowCount * rowBytes;
+        const from = rowStart * rowBytes;
+        assert.deepStrictEqual(block.subarray(0, split), elements.subarray(from, from + split));
+        const scaleFrom = rowStart * scaleBytes;
+        const wanted = scales.subarray(scaleFrom, scaleFrom + rowCount * scaleBytes);
+        assert.deepStrictEqual(block.subarray(split, split + wanted.length), wanted);
+      }
+    }
+    assert.throws(() => matrix.writeGroupScales(0, 2, new Uint8Array(2)), /wanted whole rows/);
   }
 });
 

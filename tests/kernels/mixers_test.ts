@@ -10,7 +10,8 @@ import { Matrix } from "../../kernels/matrix.ts";
 import { MlaBlock, type MlaWeights as MlaMatrices } from "../../kernels/mla.ts";
 import { Projections } from "../../kernels/projection.ts";
 import { StepBuffers } from "../../kernels/step_buffers.ts";
-import type { Capacity, ModelShape, StepPlan, WeightFormat } from "../../kernels/types.ts";
+import type { Capacity, ModelShape, StepPlan } from "../../kernels/types.ts";
+import type { FloatFormat } from "../../kernels/weight_preludes.ts";
 import { dequantize, quantize } from "../reference/formats.ts";
 import { kdaMixer, type KdaWeights, kdaZeroState } from "../reference/kda.ts";
 import { mlaMixer, type MlaWeights } from "../reference/mla.ts";
@@ -55,7 +56,7 @@ const CAPACITY: Capacity = {
 function weight(
   gpu: Gpu,
   random: () => number,
-  format: WeightFormat,
+  format: FloatFormat,
   rows: number,
   columns: number,
   deviation = columns ** -0.5,
@@ -93,7 +94,7 @@ function valuesOf<T>(made: Made): T {
   ) as T;
 }
 
-function makeKda(gpu: Gpu, random: () => number, format: WeightFormat): Made {
+function makeKda(gpu: Gpu, random: () => number, format: FloatFormat): Made {
   const { headCount, keyDim, valueDim, convolutionTaps } = SHAPE.kda;
   const keys = headCount * keyDim;
   const values = headCount * valueDim;
@@ -120,7 +121,7 @@ function makeKda(gpu: Gpu, random: () => number, format: WeightFormat): Made {
   };
 }
 
-function makeMla(gpu: Gpu, random: () => number, format: WeightFormat): Made {
+function makeMla(gpu: Gpu, random: () => number, format: FloatFormat): Made {
   const { headCount, latentDim, nopeDim, sharedKeyDim, valueDim } = SHAPE.mla;
   const linear = (rows: number, columns: number) => weight(gpu, random, format, rows, columns);
   return {

@@ -8,7 +8,8 @@ import { compileMlaAttention, mlaAttention, valueQuads } from "../../kernels/mla
 import { compileMlaMerge, contextQuads, mlaMerge } from "../../kernels/mla_merge.ts";
 import { compileMlaValue, mlaValue } from "../../kernels/mla_value.ts";
 import { StepBuffers } from "../../kernels/step_buffers.ts";
-import type { MlaShape, WeightFormat } from "../../kernels/types.ts";
+import type { MlaShape } from "../../kernels/types.ts";
+import type { FloatFormat } from "../../kernels/weight_preludes.ts";
 import { decodeF16, dequantize, encodeF16, quantize } from "../reference/formats.ts";
 import { mlaAttention as expandedAttention } from "../reference/mla.ts";
 import { normals } from "../reference/random.ts";
@@ -55,7 +56,7 @@ export function mlaInputs(
   gpu: Gpu,
   random: () => number,
   { shape, segments, latentFormat }: MlaCase,
-  format: WeightFormat,
+  format: FloatFormat,
   bindingLimitBytes?: number,
 ): MlaInputs {
   const { headCount, latentDim, nopeDim, sharedKeyDim, valueDim } = shape;

@@ -12,7 +12,8 @@ import {
 import { compileMlaAttention } from "../../kernels/mla_attention.ts";
 import { compileMlaLatent, mlaLatent } from "../../kernels/mla_latent.ts";
 import { StepBuffers } from "../../kernels/step_buffers.ts";
-import type { MlaShape, WeightFormat } from "../../kernels/types.ts";
+import type { MlaShape } from "../../kernels/types.ts";
+import type { FloatFormat } from "../../kernels/weight_preludes.ts";
 import { decodeF16, encodeF16 } from "../reference/formats.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { rmsNorm } from "../reference/rms_norm.ts";
@@ -54,7 +55,7 @@ function caseOf(
 
 const CASES: readonly [
   string,
-  WeightFormat,
+  FloatFormat,
   MlaShape,
   readonly (readonly [number, number])[],
   Partial<Omit<MlaCase, "segments" | "shape">>,

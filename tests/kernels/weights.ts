@@ -2,16 +2,16 @@
 import assert from "node:assert";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { Matrix } from "../../kernels/matrix.ts";
-import type { WeightFormat } from "../../kernels/types.ts";
+import type { FloatFormat } from "../../kernels/weight_preludes.ts";
 import { normalizedError, worstError } from "../reference/compare.ts";
 import { dequantize, quantize, type Reals, type ScaleGrid } from "../reference/formats.ts";
 import { normals } from "../reference/random.ts";
 
-export const FORMATS: readonly WeightFormat[] = ["f32", "f16", "bf16", "fp8"];
+export const FORMATS: readonly FloatFormat[] = ["f32", "f16", "bf16", "fp8"];
 
 /** What `randomMatrix` makes; matrices, scales and the binding limit default to 1, none, none. */
 export interface MatrixWish {
-  readonly format: WeightFormat;
+  readonly format: FloatFormat;
   readonly rows: number;
   readonly columns: number;
   readonly matrices?: number;
@@ -47,7 +47,7 @@ export function randomMatrix(
 }
 
 /** Normal weights, with zeros, subnormals of f16 and fp8, and a few large ones. */
-function randomWeights(random: () => number, format: WeightFormat, count: number): Float32Array {
+function randomWeights(random: () => number, format: FloatFormat, count: number): Float32Array {
   const values = normals(random, count, 0.5);
   for (let index = 0; index < count; index++) {
     const dice = random();

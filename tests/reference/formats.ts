@@ -142,3 +142,90 @@ function roundHalfEven(value: number): number {
   const rest = value - floor;
   return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
 }
+
+/** Elements of a group of q8 and q4, which share a scale. */
+export const GROUP = 32;
+
+/** A q8 or q4 matrix [rows, columns] as `TensorSpec` states it, rows padded to whole groups. */
+export interface GroupedMatrix {
+  readonly format: "q8" | "q4";
+  readonly rows: number;
+  readonly columns: number;
+  /** q8: [rows][groups][32] signed bytes; q4: [rows][groups][16], even columns low, q + 8. */
+  readonly bytes: Uint8Array;
+  /** f16 bits [rows][groups rounded up to an even count]. */
+  readonly scales: Uint16Array;
+}
+
+/** Stores [rows, columns] with the scale that takes each group's largest to 127, in q4 to 7. */
+export function quantizeGroups(
+  values: Reals,
+  rows: number,
+  columns: number,
+  format: "q8" | "q4",
+): GroupedMatrix {
+  const groups = Math.ceil(columns / GROUP);
+  const stride = 2 * Math.ceil(groups / 2);
+  const bytes = new Uint8Array(rows * groups * GROUP / (format === "q4" ? 2 : 1));
+  const scales = new Uint16Array(rows * stride);
+  const largest = format === "q4" ? 7 : 127;
+  for (let row = 0; row < rows; row++) {
+    for (let group = 0; group < groups; group++) {
+      const start = row * columns + group * GROUP;
+      const end = Math.min(start + GROUP, (row + 1) * columns);
+      const bits = encodeF16(
+        largestMagnitude(values, start, end) / largest,
+      );
+      scales[row * stride + group] = bits;
+      const scale = decodeF16(bits);
+      for (let i = 0; i < GROUP; i++) {
+        const value = start + i < end && scale > 0 ? roundHalfEven(values[start + i]! / scale) : 0;
+        const q = Math.max(-largest, Math.min(largest, value));
+        const at = (row * groups + group) * GROUP + i;
+        if (format === "q8") bytes[at] = q;
+        else bytes[at >> 1]! |= (q + 8) << (4 * (at & 1));
+      }
+    }
+  }
+  return { format, rows, columns, bytes, scales };
+}
+
+/** The exact values of a q8 or q4 matrix, [rows, columns]. */
+export function dequantizeGroups(matrix: GroupedMatrix): Float64Array {
+  const { format, rows, columns, bytes, scales } = matrix;
+  const groups = Math.ceil(columns / GROUP);
+  const stride = 2 * Math.ceil(groups / 2);
+  return Float64Array.from({ length: rows * columns }, (_, index) => {
+    const [row, column] = [Math.floor(index / columns), index % columns];
+    const at = row * groups * GROUP + column;
+    const q = format === "q8"
+      ? bytes[at]! << 24 >> 24
+      : ((bytes[at >> 1]! >> (4 * (at & 1))) & 15) - 8;
+    return q * decodeF16(scales[row * stride + Math.floor(column / GROUP)]!);
+  });
+}
+
+/**
+ * Activations [rows, columns] as the integer kernels see them: each group of 32 columns of a row
+ * rounded to int8 multiples of its largest magnitude / 127 (f32 arithmetic, ties to even).
+ */
+export function roundToInt8Groups(x: Reals, columns: number): Float64Array {
+  const result = new Float64Array(x.length);
+  for (let start = 0; start < x.length; start += columns) {
+    for (let first = start; first < start + columns; first += GROUP) {
+      const end = Math.min(first + GROUP, start + columns);
+      const scale = Math.fround(largestMagnitude(x, first, end) / 127);
+      const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
+      for (let i = first; i < end; i++) {
+        result[i] = roundHalfEven(Math.fround(x[i]! * inverse)) * scale;
+      }
+    }
+  }
+  return result;
+}
+
+function largestMagnitude(values: Reals, start: number, end: number): number {
+  let largest = 0;
+  for (let i = start; i < end; i++) largest = Math.max(largest, Math.abs(values[i]!));
+  return largest;
+}

@@ -81,6 +81,7 @@ export class FakeDevice implements Device {
   declare(): void {}
   write(): void {}
   writeScales(): void {}
+  writeGroupScales(): void {}
   configure(): Promise<void> {
     return Promise.resolve();
   }

@@ -93,6 +93,7 @@ export class HashDevice implements Device {
   declare(): void {}
   write(): void {}
   writeScales(): void {}
+  writeGroupScales(): void {}
   configure(): Promise<void> {
     return Promise.resolve();
   }

@@ -3,7 +3,14 @@
 import assert from "node:assert/strict";
 import type { TensorSpec, WeightFormat } from "../../runtime/model/device.ts";
 
-const ELEMENT_BYTES: Record<WeightFormat, number> = { f32: 4, f16: 2, bf16: 2, fp8: 1 };
+const ELEMENT_BYTES: Record<WeightFormat, number> = {
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  fp8: 1,
+  q8: 1,
+  q4: 0.5,
+};
 
 export interface RecordedWeight {
   readonly spec: TensorSpec;
@@ -12,6 +19,9 @@ export interface RecordedWeight {
   /** Bytes that arrived, by matrix. */
   readonly filled: number[];
   readonly scales: (Float32Array | null)[];
+  /** f16 bits [rows][groups, an even count] of q8 and q4, by matrix. */
+  readonly groupScales: readonly Uint8Array[];
+  readonly filledScales: number[];
 }
 
 export class RecordingDevice {
@@ -23,13 +33,19 @@ export class RecordingDevice {
     this.specs = specs;
     for (const spec of specs) {
       assert.ok(!this.weights.has(spec.key), `${spec.key} declared twice`);
-      const bytes = spec.rows * spec.columns * ELEMENT_BYTES[spec.format];
+      const grouped = spec.format === "q8" || spec.format === "q4";
+      const groups = Math.ceil(spec.columns / 32);
+      const columns = grouped ? 32 * groups : spec.columns;
+      const bytes = spec.rows * columns * ELEMENT_BYTES[spec.format];
+      const scaleBytes = grouped ? 4 * spec.rows * Math.ceil(groups / 2) : 0;
       const each = <T>(make: () => T) => Array.from({ length: spec.matrices }, make);
       this.weights.set(spec.key, {
         spec,
         matrices: each(() => new Uint8Array(bytes)),
         filled: each(() => 0),
         scales: each(() => null),
+        groupScales: each(() => new Uint8Array(scaleBytes)),
+        filledScales: each(() => 0),
       });
     }
   }
@@ -53,12 +69,25 @@ export class RecordingDevice {
     weight.scales[matrix] = scales.slice();
   }
 
+  writeGroupScales(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
+    const { groupScales, filledScales } = this.get(key);
+    assert.equal(byteOffset, filledScales[matrix], `${key} ${matrix}: scales out of order`);
+    groupScales[matrix]!.set(bytes, byteOffset);
+    filledScales[matrix]! += bytes.length;
+  }
+
   /** Every byte and every scale arrived. */
   checkComplete(): void {
-    for (const { spec, matrices, filled, scales } of this.weights.values()) {
+    for (const weight of this.weights.values()) {
+      const { spec, matrices, filled, scales, groupScales, filledScales } = weight;
       matrices.forEach((bytes, matrix) => {
         assert.equal(filled[matrix], bytes.length, `${spec.key} ${matrix}: bytes`);
         assert.equal(scales[matrix] !== null, spec.format === "fp8", `${spec.key}: scales`);
+        assert.equal(
+          filledScales[matrix],
+          groupScales[matrix]!.length,
+          `${spec.key}: group scales`,
+        );
       });
     }
   }
