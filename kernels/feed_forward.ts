@@ -27,10 +27,11 @@ import { scratch, vectorBuffer } from "./scratch.ts";
 import { compileSiluMul, siluMul, type SiluMulPipeline } from "./silu_mul.ts";
 import type { Capacity, ModelShape, WeightFormat } from "./types.ts";
 
-/** One gated feed-forward: gate, up [width, hidden]; down [hidden, width]. */
+/** One gated feed-forward, or a stack of experts. */
 export interface GatedWeights {
-  readonly gate: Matrix;
-  readonly up: Matrix;
+  /** Rows gate | up [width each, hidden], in one matrix or in two. */
+  readonly gateUp: readonly Matrix[];
+  /** [hidden, width]. */
   readonly down: Matrix;
 }
 
@@ -46,9 +47,12 @@ export interface MoeWeights {
   readonly router: Matrix;
   /** f32 [1, experts]. */
   readonly routerBias: Matrix;
-  /** Stacks: gate, up [experts x [width, hidden]]; down [experts x [hidden, width]]. */
+  /**
+   * Stacks of as many matrices as the model has experts; one more where the shared expert is the
+   * last of them.
+   */
   readonly experts: GatedWeights;
-  /** null where the model has none. */
+  /** null where the model has none, and where it is in the stack. */
   readonly shared: GatedWeights | null;
 }
 
@@ -71,29 +75,12 @@ class GatedUnit {
     rowCount: number,
   ): void {
     const { projections, gateUp, product } = this;
-    const { rows: width, columns: hidden } = weights.gate.spec;
-    projections.project(
-      recorder,
-      weights.gate,
-      x,
-      hidden,
-      gateUp,
-      2 * width,
-      0,
-      rowCount,
-      false,
-    );
-    projections.project(
-      recorder,
-      weights.up,
-      x,
-      hidden,
-      gateUp,
-      2 * width,
-      width,
-      rowCount,
-      false,
-    );
+    const { rows: hidden, columns: width } = weights.down.spec;
+    let offset = 0;
+    for (const matrix of weights.gateUp) {
+      projections.project(recorder, matrix, x, hidden, gateUp, 2 * width, offset, rowCount, false);
+      offset += matrix.spec.rows;
+    }
     siluMul(recorder, this.silu, gateUp, product, width, rowCount);
     projections.project(
       recorder,
@@ -180,47 +167,59 @@ interface MoeBuffers {
 /** residual += routed experts + shared expert of RMSNorm(residual). One for all MoE layers. */
 export class MoeBlock {
   readonly #unit: GatedUnit;
+  /** Matrices of the experts' stacks. */
+  readonly stackSize: number;
+  /** Matrices that work on a token. */
+  readonly choices: number;
 
   private constructor(
     private readonly projections: Projections,
     private readonly shape: ModelShape,
     private readonly pipelines: MoePipelines,
     private readonly buffers: MoeBuffers,
+    sharedCount: number,
   ) {
+    this.stackSize = shape.moe.expertCount + sharedCount;
+    this.choices = shape.moe.expertsPerToken + sharedCount;
     this.#unit = new GatedUnit(projections, pipelines.silu, buffers.gateUp, buffers.product);
   }
 
-  /** `expertFormats`: the formats of the stacks of experts. */
+  /**
+   * `expertFormats`: the formats of the stacks of experts; `sharedCount`: 1 where the shared expert
+   * is in the stacks, else 0.
+   */
   static async create(
     gpu: Gpu,
     projections: Projections,
     shape: ModelShape,
     capacity: Capacity,
     expertFormats: Iterable<WeightFormat>,
+    sharedCount: 0 | 1,
   ): Promise<MoeBlock> {
     const [norm, silu, router, group, combine, experts] = await Promise.all([
       RmsNorm.create(gpu),
       compileSiluMul(gpu),
       compileRouter(gpu),
-      compileGroupTokens(gpu, shape.moe.expertCount),
+      compileGroupTokens(gpu, shape.moe.expertCount + sharedCount),
       compileCombineExperts(gpu),
       ExpertProjections.create(gpu, expertFormats),
     ]);
     const pipelines = { norm, silu, router, group, combine, experts };
-    return new MoeBlock(projections, shape, pipelines, moeBuffers(gpu, shape, capacity));
+    const buffers = moeBuffers(gpu, shape, capacity, sharedCount);
+    return new MoeBlock(projections, shape, pipelines, buffers, sharedCount);
   }
 
-  /** u32 [rows][expertsPerToken] of the last `encode`, best first. */
+  /** u32 [rows][choices] of the last `encode`, best first, the shared expert last. */
   get chosen(): GPUBuffer {
     return this.buffers.chosen;
   }
 
-  /** f32 [rows][expertsPerToken] of the last `encode`: the weights of `chosen`. */
+  /** f32 [rows][choices] of the last `encode`: the weights of `chosen`. */
   get weights(): GPUBuffer {
     return this.buffers.weights;
   }
 
-  /** u32 [MoE layers][experts]: tokens routed to each since the buffer was last cleared. */
+  /** u32 [MoE layers][stackSize]: tokens routed to each since the buffer was last cleared. */
   get expertUse(): GPUBuffer {
     return this.buffers.expertUse;
   }
@@ -234,23 +233,23 @@ export class MoeBlock {
     moeLayer: number,
   ): void {
     const { normed, chosen, outputs, weights: shares } = this.buffers;
-    const { hiddenSize, normEpsilon, moe } = this.shape;
+    const { hiddenSize, normEpsilon } = this.shape;
     normalizeRows(recorder, this.pipelines.norm, residual, weights.norm, normed, {
       width: hiddenSize,
       rowCount,
       epsilon: normEpsilon,
     });
     this.#route(recorder, rowCount, weights);
-    const pairCount = rowCount * moe.expertsPerToken;
-    const tileSize = ExpertProjections.tileSize(pairCount, moe.expertCount);
+    const pairCount = rowCount * this.choices;
+    const tileSize = ExpertProjections.tileSize(pairCount, this.stackSize);
     const { order, tiles, expertUse } = this.buffers;
-    const useOffset = moeLayer * moe.expertCount;
+    const useOffset = moeLayer * this.stackSize;
     const grouping = { experts: chosen, order, tiles, expertUse, useOffset };
     groupTokens(recorder, this.pipelines.group, grouping, pairCount, tileSize);
     this.#runExperts(recorder, weights.experts, pairCount, tileSize);
     combineExperts(recorder, this.pipelines.combine, outputs, shares, residual, {
       rowCount,
-      choices: moe.expertsPerToken,
+      choices: this.choices,
       width: hiddenSize,
     });
     if (weights.shared !== null) {
@@ -277,47 +276,56 @@ export class MoeBlock {
       recorder,
       this.pipelines.router,
       moe,
-      { logits, bias, experts: chosen, weights },
+      { logits, bias, experts: chosen, weights, choices: this.choices },
       rowCount,
     );
   }
 
   #runExperts(
     recorder: Recorder,
-    { gate, up, down }: GatedWeights,
+    { gateUp: inputs, down }: GatedWeights,
     pairCount: number,
     tileSize: number,
   ): void {
     const { normed, gateUp, product, outputs, order, tiles } = this.buffers;
     const { hiddenSize: hidden, moe } = this.shape;
-    const { expertCount, expertsPerToken, intermediateSize: width } = moe;
+    const { intermediateSize: width } = moe;
     const { experts, silu } = this.pipelines;
-    const limit = tileLimit(pairCount, expertCount, tileSize);
+    const limit = tileLimit(pairCount, this.stackSize, tileSize);
     const common = { order, tiles, tileLimit: limit };
     const inward = {
       ...common,
       x: normed,
       xStride: hidden,
-      pairsPerXRow: expertsPerToken,
+      pairsPerXRow: this.choices,
       y: gateUp,
       yStride: 2 * width,
     };
-    experts.project(recorder, gate, { ...inward, yOffset: 0 }, tileSize);
-    experts.project(recorder, up, { ...inward, yOffset: width }, tileSize);
+    let offset = 0;
+    for (const matrix of inputs) {
+      experts.project(recorder, matrix, { ...inward, yOffset: offset }, tileSize);
+      offset += matrix.spec.rows;
+    }
     siluMul(recorder, silu, gateUp, product, width, pairCount);
     const outward = { x: product, xStride: width, pairsPerXRow: 1, y: outputs, yStride: hidden };
     experts.project(recorder, down, { ...common, ...outward, yOffset: 0 }, tileSize);
   }
 }
 
-function moeBuffers(gpu: Gpu, shape: ModelShape, capacity: Capacity): MoeBuffers {
+function moeBuffers(
+  gpu: Gpu,
+  shape: ModelShape,
+  capacity: Capacity,
+  sharedCount: number,
+): MoeBuffers {
   const { rows } = capacity;
   const { hiddenSize, moe } = shape;
-  const pairs = rows * moe.expertsPerToken;
+  const stackSize = moe.expertCount + sharedCount;
+  const pairs = rows * (moe.expertsPerToken + sharedCount);
   const elements = Math.max(pairs * moe.intermediateSize, rows * moe.sharedIntermediateSize);
   const moeLayers = shape.layers.filter((layer) => layer.feedForward === "moe").length;
   // The smallest tiles make the most of them.
-  const tileCount = tileLimit(pairs, moe.expertCount, MATVEC_X_ROWS);
+  const tileCount = tileLimit(pairs, stackSize, MATVEC_X_ROWS);
   return {
     normed: scratch(gpu, "moe normed", rows * hiddenSize),
     logits: scratch(gpu, "moe router logits", rows * moe.expertCount),
@@ -328,7 +336,7 @@ function moeBuffers(gpu: Gpu, shape: ModelShape, capacity: Capacity): MoeBuffers
     gateUp: scratch(gpu, "moe gate and up", 2 * elements),
     product: scratch(gpu, "moe product", elements),
     outputs: scratch(gpu, "moe outputs", pairs * hiddenSize),
-    expertUse: scratch(gpu, "expert use", moeLayers * moe.expertCount),
+    expertUse: scratch(gpu, "expert use", moeLayers * stackSize),
   };
 }
 

@@ -15,7 +15,7 @@ import { compileKdaStep, kdaStep, type KdaStepPipeline } from "./kda_step.ts";
 import type { Matrix } from "./matrix.ts";
 import type { Projections } from "./projection.ts";
 import { RmsNorm } from "./rms_norm.ts";
-import { scratch, vectorBuffer } from "./scratch.ts";
+import { readWhole, scratch, vectorBuffer } from "./scratch.ts";
 import { compileShortConv, shortConv, type ShortConvPipeline } from "./short_conv.ts";
 import { CHUNK_ROWS, chunksMax, type StepBuffers } from "./step_buffers.ts";
 import type { Capacity, ModelShape } from "./types.ts";
@@ -24,10 +24,8 @@ import type { Capacity, ModelShape } from "./types.ts";
 export interface KdaWeights {
   /** [1, hidden] f32. */
   readonly norm: Matrix;
-  /** [H dk, hidden], [H dk, hidden], [H dv, hidden]. */
-  readonly q: Matrix;
-  readonly k: Matrix;
-  readonly v: Matrix;
+  /** [H dk, hidden], [H dk, hidden], [H dv, hidden]: q | k | v, in one matrix or in three. */
+  readonly qkv: readonly Matrix[];
   /** [channels, taps] f32. */
   readonly qConv: Matrix;
   readonly kConv: Matrix;
@@ -129,7 +127,7 @@ export class KdaBlock {
     kdaOutput(
       recorder,
       this.pipelines.output,
-      { gate: read(gate), weight: read(vectorBuffer(weights.oNorm)), o: write(o) },
+      { gate: read(gate), weight: readWhole(weights.oNorm), o: write(o) },
       { headCount, valueDim, epsilon: this.shape.normEpsilon },
       step.rowCount,
     );
@@ -189,9 +187,11 @@ export class KdaBlock {
         false,
       );
     };
-    project(weights.q, x, projected, mixed);
-    project(weights.k, x, projected, mixed, keys);
-    project(weights.v, x, projected, mixed, 2 * keys);
+    let offset = 0;
+    for (const matrix of weights.qkv) {
+      project(matrix, x, projected, mixed, offset);
+      offset += matrix.spec.rows;
+    }
     project(weights.b, x, beta, this.shape.kda.headCount);
     project(weights.fA, x, decayRank, weights.fA.spec.rows);
     project(weights.gA, x, gateRank, weights.gA.spec.rows);
@@ -212,9 +212,9 @@ export class KdaBlock {
       this.pipelines.convolution,
       {
         u: read(projected),
-        qTaps: read(vectorBuffer(weights.qConv)),
-        kTaps: read(vectorBuffer(weights.kConv)),
-        vTaps: read(vectorBuffer(weights.vConv)),
+        qTaps: readWhole(weights.qConv),
+        kTaps: readWhole(weights.kConv),
+        vTaps: readWhole(weights.vConv),
         chunks: step.chunks,
         tails: write(state.convolution),
         y: write(target),
@@ -245,8 +245,8 @@ export class KdaBlock {
       recorder,
       gate,
       {
-        aLog: read(vectorBuffer(weights.aLog)),
-        dtBias: read(vectorBuffer(weights.dtBias)),
+        aLog: readWhole(weights.aLog),
+        dtBias: readWhole(weights.dtBias),
         ...gated,
         beta: write(beta),
       },

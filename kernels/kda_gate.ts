@@ -4,6 +4,7 @@ import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import type { BufferUse, Recorder } from "./gpu/recorder.ts";
 import source from "./kda_gate.wgsl" with { type: "text" };
 import sigmoid from "./lib/sigmoid.wgsl" with { type: "text" };
+import softplus from "./lib/softplus.wgsl" with { type: "text" };
 import workgroupSum from "./lib/workgroup_sum.wgsl" with { type: "text" };
 
 const THREADS = 128;
@@ -17,6 +18,7 @@ export const kdaGateKernel = defineKernel({
   source,
   preludes: [
     { name: "lib/sigmoid.wgsl", source: sigmoid },
+    { name: "lib/softplus.wgsl", source: softplus },
     { name: "lib/workgroup_sum.wgsl", source: workgroupSum },
   ],
   bindings: ["read", "read", "write", "write", "write"],

@@ -27,29 +27,6 @@ const L2_EPSILON: f32 = 1e-6;
 @group(0) @binding(4) var<storage, read_write> retention: array<f32>;
 @group(0) @binding(5) var<storage, read_write> beta: array<f32>;
 
-// ln(1 + e) for e in [0, 1]: 2 artanh(e / (2 + e)) as a series, whose argument is at most 1/3. The
-// ninth term is below 2e-9. ln itself would lose the digits of a small e in 1 + e.
-fn log1p(e: f32) -> f32 {
-  let s = e / (2.0 + e);
-  let z = s * s;
-  var sum = 1.0 / 17.0;
-  sum = fma(sum, z, 1.0 / 15.0);
-  sum = fma(sum, z, 1.0 / 13.0);
-  sum = fma(sum, z, 1.0 / 11.0);
-  sum = fma(sum, z, 1.0 / 9.0);
-  sum = fma(sum, z, 1.0 / 7.0);
-  sum = fma(sum, z, 1.0 / 5.0);
-  sum = fma(sum, z, 1.0 / 3.0);
-  return 2.0 * s * fma(sum, z, 1.0);
-}
-
-fn softplus(x: f32) -> f32 {
-  if (x > 20.0) {
-    return x;
-  }
-  return max(x, 0.0) + log1p(exp(-abs(x)));
-}
-
 // Scales a head's vector at `start` to the length `scale` (the rows are a workgroup's own).
 fn normalize(start: u32, scale: f32, thread: u32) {
   var squares = 0.0;

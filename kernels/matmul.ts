@@ -63,7 +63,7 @@ export function matmul(
   for (const part of matrix.parts) {
     recorder.dispatch(
       pipeline,
-      [read(rows.x), read(part.buffer), read(matrix.scales), write(rows.y)],
+      [read(rows.x), read(part.buffer, part.offset), read(matrix.scales), write(rows.y)],
       projectionParams(matrix, part, rows),
       [
         ...spread(Math.ceil(part.rowCount / MATMUL_WEIGHT_ROWS)),

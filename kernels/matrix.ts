@@ -16,6 +16,8 @@ export const STRIDE_ELEMENTS = 16;
 const REPACK_BYTES = 1 << 20;
 /** Blocks of q8 and q4 matrices begin at multiples of this. */
 const BLOCK_ROUNDING_BYTES = 16;
+/** Bindings begin at multiples of this (WebGPU's default limit). */
+const OFFSET_BYTES = 256;
 
 export const FORMAT_BYTES: Readonly<Record<WeightFormat, number>> = {
   f32: 4,
@@ -51,6 +53,8 @@ export function scaleStride(columns: number): number {
  */
 export interface MatrixPart {
   readonly buffer: GPUBuffer;
+  /** Bytes of the buffer before the part: other small matrices share it. */
+  readonly offset: number;
   readonly matrixStart: number;
   readonly matrixCount: number;
   readonly rowStart: number;
@@ -82,9 +86,7 @@ export class Matrix {
     spec: TensorSpec,
     bindingLimitBytes: number = gpu.limits.maxStorageBufferBindingSize,
   ): Matrix {
-    const stride = isGrouped(spec.format)
-      ? GROUP_COLUMNS * groupCount(spec.columns)
-      : Math.ceil(spec.columns / STRIDE_ELEMENTS) * STRIDE_ELEMENTS;
+    const stride = strideOf(spec);
     const limit = Math.min(bindingLimitBytes, gpu.limits.maxBufferSize);
     const oneRow = blockBytes(spec, stride, 1);
     if (oneRow > limit) {
@@ -96,7 +98,8 @@ export class Matrix {
     const add = (matrixStart: number, matrixCount: number, rowStart: number, rowCount: number) => {
       const bytes = blockBytes(spec, stride, rowCount);
       const buffer = gpu.buffer(spec.key, bytes * matrixCount);
-      parts.push({ buffer, matrixStart, matrixCount, rowStart, rowCount, blockBytes: bytes });
+      const place = { buffer, offset: 0, blockBytes: bytes };
+      parts.push({ ...place, matrixStart, matrixCount, rowStart, rowCount });
     };
     const matrixBytes = blockBytes(spec, stride, spec.rows);
     if (matrixBytes <= limit) {
@@ -119,14 +122,45 @@ export class Matrix {
   }
 
   /**
-   * Copies a piece of matrix `matrix`: `bytes` start `byteOffset` bytes into its rows, which are
-   * unpadded but for q8 and q4. Pieces of a matrix arrive in order.
+   * Allocates small matrices of one part each behind one another in one buffer, so that a kernel
+   * reads them through one binding.
    */
-  write(matrix: number, byteOffset: number, bytes: Uint8Array): void {
+  static allocateTogether(gpu: Gpu, label: string, specs: readonly TensorSpec[]): Matrix[] {
+    const offsets: number[] = [];
+    let end = 0;
+    const strides = specs.map(strideOf);
+    specs.forEach((spec, index) => {
+      offsets.push(end);
+      const bytes = blockBytes(spec, strides[index]!, spec.rows);
+      end = Math.ceil((end + bytes) / OFFSET_BYTES) * OFFSET_BYTES;
+    });
+    const buffer = gpu.buffer(label, end);
+    return specs.map((spec, index) => {
+      const part = {
+        buffer,
+        offset: offsets[index]!,
+        matrixStart: 0,
+        matrixCount: spec.matrices,
+        rowStart: 0,
+        rowCount: spec.rows,
+        blockBytes: blockBytes(spec, strides[index]!, spec.rows),
+      };
+      const scales = gpu.buffer(`${spec.key} scales`, 4 * spec.matrices * scaleCount(spec));
+      return new Matrix(gpu, spec, strides[index]!, [part], scales);
+    });
+  }
+
+  /**
+   * Copies a piece of matrix `matrix`: `bytes` start `byteOffset` bytes into its rows from
+   * `rowBase` on, which are unpadded but for q8 and q4. Pieces arrive in order.
+   */
+  write(matrix: number, byteOffset: number, bytes: Uint8Array, rowBase = 0): void {
     const rowBytes = this.#givenRowBytes;
     if (byteOffset === 0) this.#pending = new Uint8Array(0);
     const start = byteOffset - this.#pending.length;
-    if (start % rowBytes !== 0 || byteOffset + bytes.length > rowBytes * this.spec.rows) {
+    if (
+      start % rowBytes !== 0 || byteOffset + bytes.length > rowBytes * (this.spec.rows - rowBase)
+    ) {
       throw new Error(
         `write "${this.spec.key}": wanted pieces in order within ${rowBytes * this.spec.rows} ` +
           `bytes, found ${bytes.length} bytes at ${byteOffset}`,
@@ -134,7 +168,8 @@ export class Matrix {
     }
     const data = this.#pending.length === 0 ? bytes : joined(this.#pending, bytes);
     const rowCount = Math.floor(data.length / rowBytes);
-    this.#writeRows(matrix, start / rowBytes, rowCount, data.subarray(0, rowCount * rowBytes));
+    const first = rowBase + start / rowBytes;
+    this.#writeRows(matrix, first, rowCount, data.subarray(0, rowCount * rowBytes));
     this.#pending = data.slice(rowCount * rowBytes);
   }
 
@@ -152,11 +187,12 @@ export class Matrix {
 
   /**
    * q8 and q4: copies f16 scales, `bytes` from byte `byteOffset` of [rows][scaleStride] of a matrix
-   * on. Pieces begin and end on row borders.
+   * on, whose rows begin at `rowBase` of the matrix. Pieces begin and end on row borders.
    */
-  writeGroupScales(matrix: number, byteOffset: number, bytes: Uint8Array): void {
+  writeGroupScales(matrix: number, byteOffset: number, bytes: Uint8Array, rowBase = 0): void {
     const rowBytes = 2 * scaleStride(this.spec.columns);
-    const end = byteOffset + bytes.length;
+    const start = byteOffset + rowBase * rowBytes;
+    const end = start + bytes.length;
     if (
       !isGrouped(this.spec.format) || byteOffset % rowBytes !== 0 || end % rowBytes !== 0 ||
       end > rowBytes * this.spec.rows
@@ -168,12 +204,12 @@ export class Matrix {
     }
     for (const part of this.parts) {
       if (matrix < part.matrixStart || matrix >= part.matrixStart + part.matrixCount) continue;
-      const from = Math.max(byteOffset, rowBytes * part.rowStart);
+      const from = Math.max(start, rowBytes * part.rowStart);
       const to = Math.min(end, rowBytes * (part.rowStart + part.rowCount));
       if (from >= to) continue;
-      const at = (matrix - part.matrixStart) * part.blockBytes + part.rowCount * this.strideBytes +
-        from - rowBytes * part.rowStart;
-      this.gpu.write(part.buffer, at, bytes.subarray(from - byteOffset, to - byteOffset));
+      const block = part.offset + (matrix - part.matrixStart) * part.blockBytes;
+      const at = block + part.rowCount * this.strideBytes + from - rowBytes * part.rowStart;
+      this.gpu.write(part.buffer, at, bytes.subarray(from - start, to - start));
     }
   }
 
@@ -202,12 +238,18 @@ export class Matrix {
           (row - rowStart) * rowBytes,
           (row - rowStart + count) * rowBytes,
         );
-        const start = (matrix - part.matrixStart) * part.blockBytes;
+        const start = part.offset + (matrix - part.matrixStart) * part.blockBytes;
         const data = padded ? padRows(source, count, rowBytes, strideBytes) : source;
         this.gpu.write(part.buffer, start + (row - part.rowStart) * strideBytes, data);
       }
     }
   }
+}
+
+function strideOf({ format, columns }: TensorSpec): number {
+  return isGrouped(format)
+    ? GROUP_COLUMNS * groupCount(columns)
+    : Math.ceil(columns / STRIDE_ELEMENTS) * STRIDE_ELEMENTS;
 }
 
 /** Bytes of `rowCount` rows of one matrix and, for q8 and q4, of their scales. */

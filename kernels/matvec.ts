@@ -43,7 +43,7 @@ export function matvec(
   for (const part of matrix.parts) {
     recorder.dispatch(
       pipeline,
-      [read(rows.x), read(part.buffer), read(matrix.scales), write(rows.y)],
+      [read(rows.x), read(part.buffer, part.offset), read(matrix.scales), write(rows.y)],
       projectionParams(matrix, part, rows),
       [
         ...spread(Math.ceil(part.rowCount / MATVEC_WEIGHT_ROWS)),

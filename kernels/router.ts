@@ -3,6 +3,7 @@ import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import { read, type Recorder, write } from "./gpu/recorder.ts";
 import nanSource from "./lib/nan.wgsl" with { type: "text" };
+import orderKeySource from "./lib/order_key.wgsl" with { type: "text" };
 import sigmoidSource from "./lib/sigmoid.wgsl" with { type: "text" };
 import source from "./router.wgsl" with { type: "text" };
 import type { MoeShape } from "./types.ts";
@@ -11,6 +12,7 @@ const PARAMS = {
   row_count: "u32",
   expert_count: "u32",
   experts_per_token: "u32",
+  choices: "u32",
   renormalize: "u32",
   routed_scale: "f32",
 } as const;
@@ -24,6 +26,7 @@ export const routerKernel = defineKernel({
   source,
   preludes: [
     { name: "lib/nan.wgsl", source: nanSource },
+    { name: "lib/order_key.wgsl", source: orderKeySource },
     { name: "lib/sigmoid.wgsl", source: sigmoidSource },
   ],
   bindings: ["read", "read", "write", "write"],
@@ -41,10 +44,12 @@ export interface Routing {
   readonly logits: GPUBuffer;
   /** f32 [expertCount]. */
   readonly bias: GPUBuffer;
-  /** u32 [rowCount][expertsPerToken], best first. */
+  /** u32 [rowCount][choices], best first, the shared expert last. */
   readonly experts: GPUBuffer;
-  /** f32 [rowCount][expertsPerToken]. */
+  /** f32 [rowCount][choices]. */
   readonly weights: GPUBuffer;
+  /** The experts of a token, and one more where the shared expert is among the choices. */
+  readonly choices: number;
 }
 
 /** Chooses each row's experts and their weights, as spelled out in router.wgsl. */
@@ -52,7 +57,7 @@ export function route(
   recorder: Recorder,
   pipeline: RouterPipeline,
   shape: MoeShape,
-  { logits, bias, experts, weights }: Routing,
+  { logits, bias, experts, weights, choices }: Routing,
   rowCount: number,
 ): void {
   const { expertCount, expertsPerToken, renormalize, routedScale } = shape;
@@ -69,6 +74,7 @@ export function route(
       row_count: rowCount,
       expert_count: expertCount,
       experts_per_token: expertsPerToken,
+      choices,
       renormalize: renormalize ? 1 : 0,
       routed_scale: routedScale,
     },

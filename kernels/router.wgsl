@@ -4,8 +4,9 @@
 //
 //   logits   f32 [row_count][expert_count]
 //   bias     f32 [expert_count]
-//   experts  u32 [row_count][experts_per_token], best first
-//   weights  f32 [row_count][experts_per_token]
+//   experts  u32 [row_count][choices], best first; then, where choices is one more than
+//            experts_per_token, the shared expert (number expert_count) with weight 1
+//   weights  f32 [row_count][choices]
 //
 // One workgroup: one row. Loops: experts_per_token (expert_count / 128 + 9) turns.
 
@@ -13,6 +14,7 @@ struct Params {
   row_count: u32,
   expert_count: u32,
   experts_per_token: u32,
+  choices: u32,
   renormalize: u32,
   routed_scale: f32,
 }
@@ -27,14 +29,6 @@ const THREADS: u32 = 128u;
 
 // [thread] (key, expert).
 var<workgroup> candidates: array<vec2<u32>, 128>;
-
-// An integer that orders as the floats do; NaN below everything, so that a damaged row still
-// chooses experts that exist.
-fn order_key(value: f32) -> u32 {
-  let bits = bitcast<u32>(value);
-  let key = select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
-  return select(key, 0u, is_nan(value));
-}
 
 // Whether candidate a (key, expert) comes before b: larger key, or the same and a lower index.
 fn before(a: vec2<u32>, b: vec2<u32>) -> bool {
@@ -73,7 +67,7 @@ fn main(
   if (row >= params.row_count) {
     return;
   }
-  let start = row * params.experts_per_token;
+  let start = row * params.choices;
   // Before every candidate: no key is this large.
   var last = vec2(0xffffffffu, 0u);
   var sum = 0.0;
@@ -91,6 +85,10 @@ fn main(
       let share = select(weights[start + i], weights[start + i] / (sum + 1e-20),
         params.renormalize != 0u);
       weights[start + i] = share * params.routed_scale;
+    }
+    if (params.choices > params.experts_per_token) {
+      experts[start + params.experts_per_token] = params.expert_count;
+      weights[start + params.experts_per_token] = 1.0;
     }
   }
 }

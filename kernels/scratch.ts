@@ -1,5 +1,6 @@
 import type { Gpu } from "./gpu/gpu.ts";
-import type { Matrix } from "./matrix.ts";
+import { type BufferUse, read } from "./gpu/recorder.ts";
+import type { Matrix, MatrixPart } from "./matrix.ts";
 
 /**
  * A buffer of `count` 4-byte elements that one binding holds whole. Throws when the adapter's
@@ -16,11 +17,21 @@ export function scratch(gpu: Gpu, label: string, count: number): GPUBuffer {
   return gpu.buffer(label, 4 * count);
 }
 
-/** The buffer of a vector, which is a matrix of one row in one part. */
-export function vectorBuffer({ spec, parts }: Matrix): GPUBuffer {
+/** The buffer of a vector that has one to itself: a matrix of one row in one part. */
+export function vectorBuffer(matrix: Matrix): GPUBuffer {
+  return onlyPart(matrix).buffer;
+}
+
+/** A small matrix or vector of one part, as kernels read it. */
+export function readWhole(matrix: Matrix): BufferUse {
+  const { buffer, offset, blockBytes, matrixCount } = onlyPart(matrix);
+  return read(buffer, offset, matrixCount * blockBytes);
+}
+
+function onlyPart({ spec, parts }: Matrix): MatrixPart {
   const [part, ...others] = parts;
   if (part === undefined || others.length > 0) {
-    throw new Error(`use vector "${spec.key}": wanted 1 part, found ${parts.length}`);
+    throw new Error(`use weight "${spec.key}": wanted 1 part, found ${parts.length}`);
   }
-  return part.buffer;
+  return part;
 }

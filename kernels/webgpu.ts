@@ -94,17 +94,17 @@ export class WebGpuDevice {
   }
 
   write(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
-    this.#declared().get(key).write(matrix, byteOffset, bytes);
+    this.#declared().write(key, matrix, byteOffset, bytes);
     this.#unsentBytes += bytes.length;
     if (this.#unsentBytes >= WRITE_WINDOW_BYTES) this.#drainWrites();
   }
 
   writeScales(key: string, matrix: number, scales: Float32Array): void {
-    this.#declared().get(key).writeScales(matrix, scales);
+    this.#declared().writeScales(key, matrix, scales);
   }
 
   writeGroupScales(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
-    this.#declared().get(key).writeGroupScales(matrix, byteOffset, bytes);
+    this.#declared().writeGroupScales(key, matrix, byteOffset, bytes);
     this.#unsentBytes += bytes.length;
   }
 
@@ -135,7 +135,14 @@ export class WebGpuDevice {
       KdaBlock.create(gpu, projections, shape, capacity),
       MlaBlock.create(gpu, projections, shape, capacity, weights.kvBFormats()),
       DenseBlock.create(gpu, projections, shape, capacity),
-      MoeBlock.create(gpu, projections, shape, capacity, weights.formats(true)),
+      MoeBlock.create(
+        gpu,
+        projections,
+        shape,
+        capacity,
+        weights.formats(true),
+        weights.sharedCount(shape),
+      ),
       Logits.create(gpu, projections, shape, capacity),
       Readback.create(gpu, readbackBytes),
       ...Array.from({ length: STEPS_IN_FLIGHT }, () => Readback.create(gpu, resultBytes)),
@@ -266,21 +273,22 @@ export class WebGpuDevice {
 
   async readRouting(): Promise<{ experts: Uint32Array; weights: Float32Array }> {
     const { moe } = this.#ready();
-    const count = this.#rowCount * this.shape.moe.expertsPerToken;
-    const experts = await this.#floats(moe.chosen, 0, count);
-    return {
-      experts: new Uint32Array(experts.buffer),
-      weights: await this.#floats(moe.weights, 0, count),
-    };
+    const count = this.#rowCount * moe.choices;
+    const experts = new Uint32Array((await this.#floats(moe.chosen, 0, count)).buffer);
+    const weights = await this.#floats(moe.weights, 0, count);
+    // The shared expert, which may be the last choice, is no choice of the router.
+    const isRouted = (_: number, index: number) =>
+      index % moe.choices < this.shape.moe.expertsPerToken;
+    return { experts: experts.filter(isRouted), weights: weights.filter(isRouted) };
   }
 
   async takeExpertUse(): Promise<Uint32Array> {
     const { moe } = this.#ready();
     const layers = this.shape.layers.filter(({ feedForward }) => feedForward === "moe").length;
-    const count = layers * this.shape.moe.expertCount;
-    const use = await this.#floats(moe.expertUse, 0, count);
+    const count = layers * moe.stackSize;
+    const use = new Uint32Array((await this.#floats(moe.expertUse, 0, count)).buffer);
     if (count > 0) this.#recorder.clear(moe.expertUse, 0, 4 * count);
-    return new Uint32Array(use.buffer);
+    return use.filter((_, index) => index % moe.stackSize < this.shape.moe.expertCount);
   }
 
   async readLatents(layer: number, pages: Uint32Array, count: number): Promise<Float32Array> {

@@ -58,7 +58,7 @@ function randomGated(
   const up = randomMatrix(gpu, random, inward);
   const down = randomMatrix(gpu, random, { ...wish, rows: hidden, columns: width });
   return {
-    matrices: { gate: gate.matrix, up: up.matrix, down: down.matrix },
+    matrices: { gateUp: [gate.matrix, up.matrix], down: down.matrix },
     values: gate.values.map((_, i) => ({
       gate: gate.values[i]!,
       up: up.values[i]!,
@@ -144,7 +144,7 @@ async function checkMixture(
   bindingLimitBytes: number = BINDING_LIMITS[0],
 ): Promise<void> {
   const { hiddenSize: hidden, moe } = shape;
-  const block = await MoeBlock.create(gpu, await prepared(gpu), shape, CAPACITY, [format]);
+  const block = await MoeBlock.create(gpu, await prepared(gpu), shape, CAPACITY, [format], 0);
   const { weights, reference } = randomMixture(gpu, random, shape, format, bindingLimitBytes);
   const run = (residual: Float32Array) =>
     after(gpu, residual, (recorder, buffer) => {

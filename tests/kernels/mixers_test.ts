@@ -195,7 +195,8 @@ for (const format of ["bf16", "fp8", "f32"] as const) {
     const block = await KdaBlock.create(gpu, projections, SHAPE, CAPACITY);
     const run = async () => {
       const state = allocateKdaState(gpu, SHAPE.kda, CAPACITY.slots);
-      const matrices = matricesOf<KdaMatrices>(made);
+      const { q, k, v, ...rest } = matricesOf<Record<"q" | "k" | "v", Matrix> & KdaMatrices>(made);
+      const matrices = { ...rest, qkv: [q, k, v] };
       const found = await runSteps(gpu, residuals, (recorder, residual, step) => {
         block.encode(recorder, residual, step, matrices, state);
       });

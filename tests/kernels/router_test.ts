@@ -23,7 +23,9 @@ async function run(gpu: Gpu, shape: MoeShape, logits: Float32Array, bias: Float3
   const weights = gpu.buffer("weights", 4 * count);
   gpu.write(weights, 0, new Uint32Array(count).fill(0x7fc00000));
   const recorder = new Recorder(gpu);
-  const routing = { logits: upload(gpu, logits), bias: upload(gpu, bias), experts, weights };
+  const choices = shape.expertsPerToken;
+  const inputs = { logits: upload(gpu, logits), bias: upload(gpu, bias) };
+  const routing = { ...inputs, experts, weights, choices };
   route(recorder, await compileRouter(gpu), shape, routing, rowCount);
   recorder.copy(experts, 0, outputs[0].buffer, outputs[0].offset, 4 * count);
   recorder.copy(weights, 0, outputs[1].buffer, outputs[1].offset, 4 * count);
