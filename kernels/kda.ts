@@ -17,7 +17,7 @@ import type { Projections } from "./projection.ts";
 import { RmsNorm } from "./rms_norm.ts";
 import { readWhole, scratch, vectorBuffer } from "./scratch.ts";
 import { compileShortConv, shortConv, type ShortConvPipeline } from "./short_conv.ts";
-import { CHUNK_ROWS, chunksMax, type StepBuffers } from "./step_buffers.ts";
+import { CHUNK_ROWS, chunksMax, type StepTables } from "./step_buffers.ts";
 import type { Capacity, ModelShape } from "./types.ts";
 
 /** Weights of one layer; H heads, dk and dv channels of a key and a value. */
@@ -115,7 +115,7 @@ export class KdaBlock {
   encode(
     recorder: Recorder,
     residual: GPUBuffer,
-    step: StepBuffers,
+    step: StepTables,
     weights: KdaWeights,
     state: KdaLayerState,
   ): void {
@@ -201,7 +201,7 @@ export class KdaBlock {
 
   #convolve(
     recorder: Recorder,
-    step: StepBuffers,
+    step: StepTables,
     weights: KdaWeights,
     state: KdaLayerState,
   ): void {
@@ -232,7 +232,7 @@ export class KdaBlock {
   /** Gates and the delta rule: in chunks where a sequence has several rows, else one step. */
   #recur(
     recorder: Recorder,
-    step: StepBuffers,
+    step: StepTables,
     weights: KdaWeights,
     { recurrent }: KdaLayerState,
   ): void {

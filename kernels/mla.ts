@@ -22,7 +22,7 @@ import { compileMlaValue, mlaValue, type MlaValuePipeline } from "./mla_value.ts
 import type { Projections } from "./projection.ts";
 import { RmsNorm } from "./rms_norm.ts";
 import { scratch, vectorBuffer } from "./scratch.ts";
-import type { StepBuffers } from "./step_buffers.ts";
+import type { StepTables } from "./step_buffers.ts";
 import type { Capacity, ModelShape, WeightFormat } from "./types.ts";
 
 /** Splits of the longest context: enough workgroups to fill a GPU with one row. */
@@ -139,7 +139,7 @@ export class MlaBlock {
   encode(
     recorder: Recorder,
     residual: GPUBuffer,
-    step: StepBuffers,
+    step: StepTables,
     weights: MlaWeights,
     latents: GPUBuffer,
   ): void {
@@ -201,7 +201,7 @@ export class MlaBlock {
 
   #store(
     recorder: Recorder,
-    { rows, pages, rowCount }: StepBuffers,
+    { rows, pages, rowCount }: StepTables,
     weights: MlaWeights,
     latents: GPUBuffer,
   ): void {
@@ -223,7 +223,7 @@ export class MlaBlock {
   }
 
   /** Attention in batches of rows, so that the splits' softmaxes fit their buffer. */
-  #attend(recorder: Recorder, step: StepBuffers, latents: GPUBuffer): void {
+  #attend(recorder: Recorder, step: StepTables, latents: GPUBuffer): void {
     const { mla: shape } = this.shape;
     const { attention, merge } = this.pipelines;
     const { absorbed, sums, maxima, context } = this.buffers;

@@ -28,7 +28,8 @@ export function readWhole(matrix: Matrix): BufferUse {
   return read(buffer, offset, matrixCount * blockBytes);
 }
 
-function onlyPart({ spec, parts }: Matrix): MatrixPart {
+/** The one part of a matrix that must not be split. */
+export function onlyPart({ spec, parts }: Matrix): MatrixPart {
   const [part, ...others] = parts;
   if (part === undefined || others.length > 0) {
     throw new Error(`use weight "${spec.key}": wanted 1 part, found ${parts.length}`);

@@ -23,16 +23,30 @@ const PREFILL_WORDS = 4;
 
 /** Order of the tables. */
 const ROWS = 0;
-const CHUNKS = 1;
-const PREFILLS = 2;
-const PAGES = 3;
+const SINGLES = 1;
+const CHUNKS = 2;
+const PREFILLS = 3;
+const PAGES = 4;
 
 interface Region {
   readonly start: number;
   readonly use: BufferUse;
 }
 
-export class StepBuffers {
+/** The part of a step that a block computes. */
+export interface StepTables {
+  readonly rows: BufferUse;
+  readonly chunks: BufferUse;
+  readonly prefills: BufferUse;
+  readonly pages: BufferUse;
+  readonly rowCount: number;
+  readonly chunkCount: number;
+  readonly decodeCount: number;
+  readonly prefillCount: number;
+  readonly lastPosition: number;
+}
+
+export class StepBuffers implements StepTables {
   readonly #gpu: Gpu;
   readonly #capacity: Capacity;
   readonly #buffer: GPUBuffer;
@@ -43,6 +57,8 @@ export class StepBuffers {
   #decodeCount = 0;
   #prefillCount = 0;
   #lastPosition = 0;
+  #lastPrefillPosition = 0;
+  #internalRows: Uint32Array = new Uint32Array(0);
 
   private constructor(gpu: Gpu, capacity: Capacity) {
     const { rows, sequences, pagesPerSequence } = capacity;
@@ -50,6 +66,7 @@ export class StepBuffers {
     this.#capacity = capacity;
     const counts = [
       ROW_WORDS * rows,
+      ROW_WORDS * sequences,
       CHUNK_WORDS * (chunksMax(capacity) + sequences),
       PREFILL_WORDS * sequences,
       sequences * pagesPerSequence,
@@ -76,6 +93,10 @@ export class StepBuffers {
   /** [rowCount][4]: sequence of the step, position, slot, start of its pages in `pages`. */
   get rows(): BufferUse {
     return this.#use(ROWS);
+  }
+  /** [decodeCount][4]: the same of the rows of sequences with a single one. */
+  get singles(): BufferUse {
+    return this.#use(SINGLES);
   }
   /**
    * [chunkCount + decodeCount][4]: first row, rows, slot, and for the first chunk of a segment the
@@ -115,6 +136,34 @@ export class StepBuffers {
     return this.#lastPosition;
   }
 
+  /** Rows of sequences with several: the first ones. */
+  get prefillRows(): number {
+    return this.#rowCount - this.#decodeCount;
+  }
+
+  /** The step without its sequences of a single row. */
+  get prefillPart(): StepTables {
+    return {
+      rows: this.rows,
+      chunks: this.chunks,
+      prefills: this.prefills,
+      pages: this.pages,
+      rowCount: this.prefillRows,
+      chunkCount: this.#chunkCount,
+      decodeCount: 0,
+      prefillCount: this.#prefillCount,
+      lastPosition: this.#lastPrefillPosition,
+    };
+  }
+
+  /**
+   * Where each row of the plan is among the rows of the tables and of all buffers: sequences of
+   * several rows come first.
+   */
+  get internalRows(): Uint32Array {
+    return this.#internalRows;
+  }
+
   /** Checks and uploads the tables of `plan`. Call it when no earlier step is still recorded. */
   upload(plan: StepPlan): void {
     checkPlan(plan, this.#capacity);
@@ -122,9 +171,13 @@ export class StepBuffers {
     const prefills = this.#regions[PREFILLS]!.start;
     const pages = this.#regions[PAGES]!.start;
     this.#rowCount = plan.tokens.length;
-    this.#lastPosition = Math.max(0, ...plan.sequences.map((s) => s.past + s.rowCount - 1));
-    const several = plan.sequences.filter(({ rowCount }) => rowCount > 1);
-    const single = plan.sequences.filter(({ rowCount }) => rowCount === 1);
+    const last = (sequences: readonly StepSequence[]) =>
+      Math.max(0, ...sequences.map((s) => s.past + s.rowCount - 1));
+    const ordered = this.#order(plan);
+    const several = ordered.filter(({ rowCount }) => rowCount > 1);
+    const single = ordered.filter(({ rowCount }) => rowCount === 1);
+    this.#lastPosition = last(ordered);
+    this.#lastPrefillPosition = last(several);
     let chunk = 0;
     several.forEach((sequence, index) => {
       const count = Math.ceil(sequence.rowCount / CHUNK_ROWS);
@@ -136,7 +189,7 @@ export class StepBuffers {
     this.#prefillCount = several.length;
     this.#decodeCount = single.length;
     let page = 0;
-    plan.sequences.forEach((sequence, index) => {
+    ordered.forEach((sequence, index) => {
       this.#writeRows(sequence, index, page);
       words.set(sequence.pages, pages + page);
       page += sequence.pages.length;
@@ -148,12 +201,32 @@ export class StepBuffers {
     return this.#regions[region]!.use;
   }
 
+  /** The plan's sequences, those of several rows first, at the rows that they have here. */
+  #order({ tokens, sequences }: StepPlan): StepSequence[] {
+    const internal = new Uint32Array(tokens.length);
+    let next = 0;
+    const place = (sequence: StepSequence): StepSequence => {
+      for (let i = 0; i < sequence.rowCount; i++) internal[sequence.rowStart + i] = next + i;
+      const placed = { ...sequence, rowStart: next };
+      next += sequence.rowCount;
+      return placed;
+    };
+    const several = sequences.filter(({ rowCount }) => rowCount > 1).map(place);
+    const ordered = [...several, ...sequences.filter(({ rowCount }) => rowCount === 1).map(place)];
+    this.#internalRows = internal;
+    return ordered;
+  }
+
   #writeRows(sequence: StepSequence, index: number, page: number): void {
     const start = this.#regions[ROWS]!.start;
     for (let i = 0; i < sequence.rowCount; i++) {
       const row = sequence.rowStart + i;
-      const position = sequence.past + i;
-      this.#words.set([index, position, sequence.slot, page], start + ROW_WORDS * row);
+      const entry = [index, sequence.past + i, sequence.slot, page];
+      this.#words.set(entry, start + ROW_WORDS * row);
+      if (sequence.rowCount === 1) {
+        const single = row - this.prefillRows;
+        this.#words.set(entry, this.#regions[SINGLES]!.start + ROW_WORDS * single);
+      }
     }
   }
 

@@ -1,17 +1,19 @@
 /** The webgpu device: the model's blocks as WGSL kernels, on any adapter. */
+import { DecodeBlocks } from "./decode.ts";
+import { decodeFit } from "./decode_fit.ts";
 import { Embedding } from "./embedding.ts";
 import { DenseBlock, MoeBlock } from "./feed_forward.ts";
 import { type Gpu, openGpu } from "./gpu/gpu.ts";
 import { Readback } from "./gpu/readback.ts";
 import { Recorder } from "./gpu/recorder.ts";
-import { KdaBlock, type KdaWeights } from "./kda.ts";
+import { KdaBlock } from "./kda.ts";
 import { allocateKdaState, type KdaLayerState, kdaStateFloats } from "./kda_state.ts";
 import { allocateLatents, readLatents } from "./latent_cache.ts";
 import { BEST_ROW_BYTES, Logits, readCandidates, SUM_ROW_BYTES } from "./logits.ts";
-import { MlaBlock, type MlaWeights } from "./mla.ts";
+import { MlaBlock } from "./mla.ts";
 import { Projections } from "./projection.ts";
 import { scratch } from "./scratch.ts";
-import { CHUNK_ROWS, StepBuffers } from "./step_buffers.ts";
+import { CHUNK_ROWS, StepBuffers, type StepTables } from "./step_buffers.ts";
 import type {
   Capacity,
   KdaState,
@@ -39,6 +41,8 @@ interface Blocks {
   readonly dense: DenseBlock;
   readonly moe: MoeBlock;
   readonly logits: Logits;
+  /** Sequences with one row go through these, where the model's weights allow it. */
+  readonly decode: DecodeBlocks | null;
   readonly readback: Readback;
   /** Results of steps, in turns: one may be outstanding while the next is recorded. */
   readonly results: readonly Readback[];
@@ -149,8 +153,12 @@ export class WebGpuDevice {
     ]);
     const step = StepBuffers.create(gpu, capacity);
     const residual = scratch(gpu, "residual", capacity.rows * hiddenSize);
-    const blocks = { embedding, kda, mla, dense, moe, logits, readback, results, step, residual };
-    this.#blocks = { ...blocks, capacity, kdaStates: states, latents };
+    const formats = decodeFit(gpu, shape, weights);
+    const decode = formats === null
+      ? null
+      : await DecodeBlocks.create(gpu, shape, capacity, weights, formats, moe.expertUse);
+    const blocks = { embedding, kda, mla, dense, moe, logits, decode, readback, results };
+    this.#blocks = { ...blocks, step, residual, capacity, kdaStates: states, latents };
     gpu.seal();
     gpu.check();
   }
@@ -183,41 +191,63 @@ export class WebGpuDevice {
   begin(plan: StepPlan): void {
     const { step, embedding, logits } = this.#ready();
     step.upload(plan);
-    embedding.setTokens(plan.tokens);
-    logits.setRows(plan.logits);
+    const { internalRows } = step;
+    embedding.setTokens(inInternalOrder(plan.tokens, internalRows));
+    logits.setRows(plan.logits.map((wanted) => ({ ...wanted, row: internalRows[wanted.row]! })));
     this.#rowCount = plan.tokens.length;
     this.#logitRowCount = plan.logits.length;
     this.#steps++;
     this.#recorder.resetCount();
-    if (plan.feeds !== null) embedding.feedTokens(this.#recorder, plan.feeds, logits.best);
+    if (plan.feeds !== null) {
+      const feeds = inInternalOrder(plan.feeds, internalRows);
+      embedding.feedTokens(this.#recorder, feeds, logits.best);
+    }
   }
 
   embed(): void {
-    const { embedding, residual } = this.#ready();
+    const { embedding, residual, decode, step } = this.#ready();
     embedding.encode(this.#recorder, residual, this.#rowCount);
+    if (step.decodeCount > 0) decode?.prepare(this.#recorder, residual, step);
   }
 
   kda(layer: number): void {
-    const { kda, residual, step, kdaStates } = this.#ready();
-    const weights: KdaWeights = this.#declared().kda(layer);
-    kda.encode(this.#recorder, residual, step, weights, kdaStates[layer]!);
+    const { kda, decode, residual, step, kdaStates } = this.#ready();
+    const [weights, state] = [this.#declared().kda(layer), kdaStates[layer]!];
+    const rest = this.#rest();
+    if (rest.rowCount > 0) kda.encode(this.#recorder, residual, rest, weights, state);
+    if (step.decodeCount > 0) decode?.kda(this.#recorder, residual, step, layer, state);
   }
 
   mla(layer: number): void {
-    const { mla, residual, step, latents } = this.#ready();
-    const weights: MlaWeights = this.#declared().mla(layer);
-    mla.encode(this.#recorder, residual, step, weights, latents[layer]!);
+    const { mla, decode, residual, step, latents } = this.#ready();
+    const [weights, cache] = [this.#declared().mla(layer), latents[layer]!];
+    const rest = this.#rest();
+    if (rest.rowCount > 0) mla.encode(this.#recorder, residual, rest, weights, cache);
+    if (step.decodeCount > 0) decode?.mla(this.#recorder, residual, step, layer, cache);
   }
 
   dense(layer: number): void {
-    const { dense, residual } = this.#ready();
-    dense.encode(this.#recorder, residual, this.#rowCount, this.#declared().dense(layer));
+    const { dense, decode, residual, step } = this.#ready();
+    const { rowCount } = this.#rest();
+    if (rowCount > 0) {
+      dense.encode(this.#recorder, residual, rowCount, this.#declared().dense(layer));
+    }
+    if (step.decodeCount > 0) decode?.dense(this.#recorder, residual, step, layer);
   }
 
   moe(layer: number): void {
-    const { moe, residual } = this.#ready();
+    const { moe, decode, residual, step } = this.#ready();
     const weights = this.#declared().moe(layer, this.shape);
-    moe.encode(this.#recorder, residual, this.#rowCount, weights, this.#moeIndex(layer));
+    const index = this.#moeIndex(layer);
+    const { rowCount } = this.#rest();
+    if (rowCount > 0) moe.encode(this.#recorder, residual, rowCount, weights, index);
+    if (step.decodeCount > 0) decode?.moe(this.#recorder, residual, step, layer, index);
+  }
+
+  /** The part of the step that `decode` does not take. */
+  #rest(): StepTables {
+    const { decode, step } = this.#ready();
+    return decode === null ? step : step.prefillPart;
   }
 
   logits(): void {
@@ -267,19 +297,32 @@ export class WebGpuDevice {
     };
   }
 
-  readResidual(): Promise<Float32Array> {
-    return this.#floats(this.#ready().residual, 0, this.#rowCount * this.shape.hiddenSize);
+  async readResidual(): Promise<Float32Array> {
+    const { residual, step } = this.#ready();
+    const { hiddenSize } = this.shape;
+    const rows = await this.#floats(residual, 0, this.#rowCount * hiddenSize);
+    return inPlanOrder(rows, step.internalRows, hiddenSize);
   }
 
   async readRouting(): Promise<{ experts: Uint32Array; weights: Float32Array }> {
-    const { moe } = this.#ready();
-    const count = this.#rowCount * moe.choices;
-    const experts = new Uint32Array((await this.#floats(moe.chosen, 0, count)).buffer);
-    const weights = await this.#floats(moe.weights, 0, count);
+    const { moe, decode, step } = this.#ready();
+    const { expertsPerToken } = this.shape.moe;
+    const rest = this.#rest().rowCount;
+    const generic = moe.choices * rest;
+    const experts = [...new Uint32Array((await this.#floats(moe.chosen, 0, generic)).buffer)];
+    const weights = [...await this.#floats(moe.weights, 0, generic)];
+    if (decode !== null) {
+      const pairs = await this.#floats(decode.chosen, 0, 2 * moe.choices * step.decodeCount);
+      experts.push(...new Uint32Array(pairs.buffer).filter((_, index) => index % 2 === 0));
+      weights.push(...pairs.filter((_, index) => index % 2 === 1));
+    }
     // The shared expert, which may be the last choice, is no choice of the router.
-    const isRouted = (_: number, index: number) =>
-      index % moe.choices < this.shape.moe.expertsPerToken;
-    return { experts: experts.filter(isRouted), weights: weights.filter(isRouted) };
+    const isRouted = (_: number, index: number) => index % moe.choices < expertsPerToken;
+    const order = step.internalRows;
+    return {
+      experts: inPlanOrder(Uint32Array.from(experts.filter(isRouted)), order, expertsPerToken),
+      weights: inPlanOrder(Float32Array.from(weights.filter(isRouted)), order, expertsPerToken),
+    };
   }
 
   async takeExpertUse(): Promise<Uint32Array> {
@@ -337,4 +380,24 @@ export class WebGpuDevice {
     if (this.#blocks === null) throw new Error("use the device: wanted configure first");
     return this.#blocks;
   }
+}
+
+/** Elements of a plan's rows where the tables have the rows. */
+function inInternalOrder<T extends Uint32Array | Int32Array>(plan: T, rows: Uint32Array): T {
+  const result = plan.slice() as T;
+  rows.forEach((internal, row) => result[internal] = plan[row]!);
+  return result;
+}
+
+/** [rows][width] of the tables in the order of the plan. */
+function inPlanOrder<T extends Uint32Array | Float32Array>(
+  values: T,
+  rows: Uint32Array,
+  width: number,
+): T {
+  const result = values.slice() as T;
+  rows.forEach((internal, row) => {
+    result.set(values.subarray(internal * width, (internal + 1) * width), row * width);
+  });
+  return result;
 }

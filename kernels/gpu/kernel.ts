@@ -7,7 +7,7 @@
  * groups, so they can't disagree.
  */
 import type { Gpu } from "./gpu.ts";
-import { unroll } from "./unroll.ts";
+import { literalConstants, setConstants, unroll } from "./unroll.ts";
 
 export type ParamTypes = Record<string, "u32" | "f32">;
 export type Access = "read" | "write";
@@ -45,12 +45,14 @@ export interface Pipeline<P extends ParamTypes> {
 export interface Kernel<P extends ParamTypes> extends KernelDefinition<P> {
   /**
    * Builds the pipeline once per device, constants and preludes. `constants` set `override`s by
-   * name; `preludes` replace the definition's. Throws an Error with file:line:column.
+   * name; `preludes` replace the definition's; `literals` set `const`s of the text, which bound
+   * unrolled loops. Throws an Error with file:line:column.
    */
   compile(
     gpu: Gpu,
     constants?: Readonly<Record<string, number>>,
     preludes?: readonly Prelude[],
+    literals?: Readonly<Record<string, number>>,
   ): Promise<Pipeline<P>>;
 }
 
@@ -66,14 +68,15 @@ export function defineKernel<P extends ParamTypes>(definition: KernelDefinition<
   const compiled = new WeakMap<Gpu, Map<string, Promise<Pipeline<P>>>>();
   return {
     ...definition,
-    compile(gpu, constants = {}, preludes = definition.preludes ?? []) {
+    compile(gpu, constants = {}, preludes = definition.preludes ?? [], literals = {}) {
       const perGpu = compiled.get(gpu) ?? new Map<string, Promise<Pipeline<P>>>();
       compiled.set(gpu, perGpu);
       const key = JSON.stringify([
         Object.entries(constants).sort(),
+        Object.entries(literals).sort(),
         preludes.map((prelude) => prelude.name),
       ]);
-      const pipeline = perGpu.get(key) ?? build(gpu, definition, constants, preludes);
+      const pipeline = perGpu.get(key) ?? build(gpu, definition, constants, preludes, literals);
       perGpu.set(key, pipeline);
       return pipeline;
     },
@@ -85,11 +88,15 @@ async function build<P extends ParamTypes>(
   definition: KernelDefinition<P>,
   constants: Readonly<Record<string, number>>,
   preludes: readonly Prelude[],
+  literals: Readonly<Record<string, number>>,
 ): Promise<Pipeline<P>> {
   const { device } = gpu;
   const { name, bindings, params } = definition;
-  const pieces = [...preludes, { name: `${name}.wgsl`, source: definition.source }];
-  const code = pieces.map((piece) => unroll(piece.source, piece.name)).join("\n");
+  const pieces = expandPieces(
+    [...preludes, { name: `${name}.wgsl`, source: definition.source }],
+    literals,
+  );
+  const code = pieces.map(({ source }) => source).join("\n");
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ label: name, code });
   const moduleError = await device.popErrorScope();
@@ -129,11 +136,24 @@ function layoutEntries(bindings: readonly Access[]): GPUBindGroupLayoutEntry[] {
   ];
 }
 
+/** The pieces of a shader with their constants set and their marked loops expanded. */
+function expandPieces(
+  pieces: readonly Prelude[],
+  literals: Readonly<Record<string, number>>,
+): Prelude[] {
+  const sources = setConstants(pieces.map(({ source }) => source), literals);
+  const constants = new Map(sources.flatMap((source) => [...literalConstants(source)]));
+  return pieces.map(({ name }, index) => ({
+    name,
+    source: unroll(sources[index]!, name, constants),
+  }));
+}
+
 /** "file:line" of a line of the joined text. Unrolled pieces keep only their first lines exact. */
 function locate(pieces: readonly Prelude[], joinedLine: number): string {
   let line = joinedLine;
   for (const piece of pieces) {
-    const count = unroll(piece.source, piece.name).split("\n").length;
+    const count = piece.source.split("\n").length;
     if (line <= count) return `${piece.name}:${line}`;
     line -= count;
   }

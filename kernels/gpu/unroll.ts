@@ -9,8 +9,8 @@
  *       acc[i] += a[i] * b;
  *     }
  *
- * The bound may be a literal or a module-level `const` with a literal value; marked loops nest. The
- * variable is replaced by its value as a whole word, and constant expressions in brackets are left
+ * The bound may be a literal or a module-level `const` with a literal value, of this file or of
+ * `constants`; marked loops nest. The variable is replaced by its value as a whole word, and constant expressions in brackets are left
  * to the compiler.
  */
 
@@ -23,12 +23,44 @@ const UNROLL_LIMIT = 256;
 /**
  * Returns `source` with every marked loop expanded. Throws Error naming file and line otherwise.
  */
-export function unroll(source: string, file: string): string {
+export function unroll(
+  source: string,
+  file: string,
+  constants: ReadonlyMap<string, number> = new Map(),
+): string {
+  const known = new Map([...constants, ...literalConstants(source)]);
+  return expand(source.split("\n"), known, file, 1).join("\n");
+}
+
+/** Module-level constants with a literal value. */
+export function literalConstants(source: string): Map<string, number> {
   const constants = new Map<string, number>();
   for (const match of source.matchAll(/^const (\w+)(?:: u32)? = (\d+)u?;/gm)) {
     constants.set(match[1]!, Number(match[2]));
   }
-  return expand(source.split("\n"), constants, file, 1).join("\n");
+  return constants;
+}
+
+/**
+ * Gives module-level constants other literal values: `override`s can't be bounds of unrolled loops.
+ * Throws Error where one isn't declared exactly once over all sources.
+ */
+export function setConstants(
+  sources: readonly string[],
+  values: Readonly<Record<string, number>>,
+): string[] {
+  const result = [...sources];
+  for (const [name, value] of Object.entries(values)) {
+    const declaration = new RegExp(`^const ${name}: u32 = \\d+u?;`, "gm");
+    const count = sources.reduce((sum, text) => sum + (text.match(declaration)?.length ?? 0), 0);
+    if (count !== 1) {
+      throw new Error(`set constant "${name}": wanted one declaration, found ${count}`);
+    }
+    result.forEach((text, index) => {
+      result[index] = text.replace(declaration, `const ${name}: u32 = ${value}u;`);
+    });
+  }
+  return result;
 }
 
 function expand(

@@ -1,0 +1,467 @@
+/**
+ * Sequences with one row, through fused kernels: few dispatches a layer, for weights in q8 or q4.
+ *
+ * A kernel that ends a block writes what the next block reads: the residual stream times the weight
+ * of the norm that follows, as int8 in groups of 32 and as f32, with the squares of each group. The
+ * norm's own factor is a number for the whole row, which the next kernel's results are multiplied
+ * by. So no dispatch only normalises or quantises.
+ *
+ * KDA layer: projections with convolution; gates and delta rule; output. MLA layer: projections;
+ * latent; absorbed query; attention; values; output. Feed-forward: up, with the choice of experts;
+ * down.
+ */
+import { compileDecodeAttention, DECODE_SPLITS, decodeAttention } from "./decode_attention.ts";
+import { compileDecodeDown, decodeDown, type DecodeDownPipeline } from "./decode_down.ts";
+import { compileDecodeKdaIn, decodeKdaIn, type DecodeKdaInPipeline } from "./decode_kda_in.ts";
+import {
+  compileDecodeKdaStep,
+  decodeKdaStep,
+  type DecodeKdaStepPipeline,
+} from "./decode_kda_step.ts";
+import { compileDecodeMlaIn, decodeMlaIn, type DecodeMlaInPipeline } from "./decode_mla_in.ts";
+import {
+  compileDecodeOut,
+  decodeOut,
+  type DecodeOutPipeline,
+  type NextBlock,
+} from "./decode_out.ts";
+import {
+  compileDecodePrepare,
+  decodePrepare,
+  type DecodePreparePipeline,
+} from "./decode_prepare.ts";
+import { type DecodeFormats } from "./decode_fit.ts";
+import { activationGroups, evenFirst } from "./decode_shape.ts";
+import { compileDecodeUp, decodeUp, type DecodeUpPipeline } from "./decode_up.ts";
+import { compileDecodeValues, decodeValues, type DecodeValuesPipeline } from "./decode_values.ts";
+import type { DecodeAttentionPipeline } from "./decode_attention.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { read, type Recorder, write } from "./gpu/recorder.ts";
+import type { KdaLayerState } from "./kda_state.ts";
+import { kdaWidths } from "./kda_shape.ts";
+import { latentQuads } from "./latent_cache.ts";
+import { compileMlaAbsorb, mlaAbsorb, type MlaAbsorbPipeline } from "./mla_absorb.ts";
+import { valueQuads } from "./mla_attention.ts";
+import { compileMlaLatent, mlaLatent, type MlaLatentPipeline } from "./mla_latent.ts";
+import { readWhole, scratch } from "./scratch.ts";
+import type { StepBuffers } from "./step_buffers.ts";
+import type { Capacity, ModelShape } from "./types.ts";
+import type { WeightTable } from "./weight_table.ts";
+
+/** Softmaxes of splits that are held at once; a step's rows go through in batches of this size. */
+const SPLIT_BYTES = 64 << 20;
+
+interface Pipelines {
+  readonly prepare: DecodePreparePipeline;
+  readonly kdaIn: DecodeKdaInPipeline;
+  readonly kdaStep: DecodeKdaStepPipeline;
+  readonly kdaOut: DecodeOutPipeline;
+  readonly mlaIn: DecodeMlaInPipeline;
+  readonly latent: MlaLatentPipeline;
+  readonly absorb: MlaAbsorbPipeline;
+  readonly attention: DecodeAttentionPipeline;
+  readonly values: DecodeValuesPipeline;
+  readonly mlaOut: DecodeOutPipeline;
+  readonly denseUp: DecodeUpPipeline;
+  readonly denseDown: DecodeOutPipeline;
+  readonly moeUp: DecodeUpPipeline;
+  readonly moeDown: DecodeDownPipeline;
+}
+
+/** Activations of the rows of sequences with one row; groups as in lib/activation_group.wgsl. */
+interface Buffers {
+  /** [sequences][hidden]: what the next block reads, as groups and as f32. */
+  readonly x: GPUBuffer;
+  readonly scaled: GPUBuffer;
+  /** f32 [sequences][q | k | v | f_a | g_a | b]. */
+  readonly mixed: GPUBuffer;
+  /** Groups of a mixer's output. */
+  readonly o: GPUBuffer;
+  /** Groups [sequences][choices][width] of a feed-forward block. */
+  readonly h: GPUBuffer;
+  /** [sequences][choices] (expert, weight). */
+  readonly chosen: GPUBuffer;
+  /** i32 [sequences][experts][3]. */
+  readonly limbs: GPUBuffer;
+  /** f32, see mla.ts; splits as in lib/decode_splits.wgsl. */
+  readonly queries: GPUBuffer;
+  readonly compressed: GPUBuffer;
+  readonly absorbed: GPUBuffer;
+  readonly sums: GPUBuffer;
+  readonly maxima: GPUBuffer;
+}
+
+export class DecodeBlocks {
+  readonly #even: number;
+
+  private constructor(
+    private readonly shape: ModelShape,
+    private readonly pageTokens: number,
+    private readonly weights: WeightTable,
+    /** Rows whose splits' softmaxes are held at once. */
+    private readonly splitRows: number,
+    private readonly choices: number,
+    private readonly stackSize: number,
+    private readonly pipelines: Pipelines,
+    private readonly buffers: Buffers,
+    /** u32 of the MoE block: [MoE layers][stackSize]. */
+    private readonly expertUse: GPUBuffer,
+    format: string,
+  ) {
+    this.#even = evenFirst(format);
+  }
+
+  /**
+   * Compiles the kernels and allocates the activations. `formats`: what `decodeFit` found;
+   * `expertUse`: as `MoeBlock` counts it. Throws where the adapter is too small.
+   */
+  static async create(
+    gpu: Gpu,
+    shape: ModelShape,
+    capacity: Capacity,
+    weights: WeightTable,
+    formats: DecodeFormats,
+    expertUse: GPUBuffer,
+  ): Promise<DecodeBlocks> {
+    const shared = weights.sharedCount(shape);
+    const choices = shape.moe.expertsPerToken + shared;
+    const stackSize = shape.moe.expertCount + shared;
+    const pipelines = await compileAll(gpu, shape, capacity, formats, choices);
+    const splitRows = splitRowsOf(shape, capacity);
+    const buffers = allocate(gpu, shape, capacity, choices, splitRows);
+    return new DecodeBlocks(
+      shape,
+      capacity.pageTokens,
+      weights,
+      splitRows,
+      choices,
+      stackSize,
+      pipelines,
+      buffers,
+      expertUse,
+      formats.main,
+    );
+  }
+
+  /** [decodeCount][choices] (expert, weight) of the last mixture of experts. */
+  get chosen(): GPUBuffer {
+    return this.buffers.chosen;
+  }
+
+  /** Brings the embedded rows, f32 [rows][hidden], to what the first layer reads. */
+  prepare(recorder: Recorder, residual: GPUBuffer, step: StepBuffers): void {
+    const { x, scaled } = this.buffers;
+    decodePrepare(
+      recorder,
+      this.pipelines.prepare,
+      {
+        rows: read(this.buffers.chosen),
+        residual: read(residual),
+        weight: readWhole(this.weights.get("0.mixer_norm")),
+        groups: write(x),
+        scaled: write(scaled),
+      },
+      {
+        columns: this.shape.hiddenSize,
+        rowStart: step.prefillRows,
+        rowCount: step.decodeCount,
+        gather: false,
+        evenFirst: this.#even,
+      },
+    );
+  }
+
+  kda(
+    recorder: Recorder,
+    residual: GPUBuffer,
+    step: StepBuffers,
+    layer: number,
+    state: KdaLayerState,
+  ): void {
+    const weights = this.weights.kda(layer);
+    const { x, scaled, mixed, o } = this.buffers;
+    const { kda: shape, normEpsilon: epsilon } = this.shape;
+    const rows = { rowStart: 0, rowCount: step.decodeCount };
+    decodeKdaIn(
+      recorder,
+      this.pipelines.kdaIn,
+      weights,
+      {
+        x: read(x),
+        scaled: read(scaled),
+        rows: step.singles,
+        tails: write(state.convolution),
+        out: write(mixed),
+      },
+      shape,
+      { ...rows, epsilon },
+    );
+    const buffers = { mixed: read(mixed), rows: step.singles, state: write(state.recurrent) };
+    decodeKdaStep(
+      recorder,
+      this.pipelines.kdaStep,
+      weights,
+      { ...buffers, groups: write(o) },
+      shape,
+      { ...rows, evenFirst: this.#even },
+    );
+    this.#out(recorder, residual, step, this.pipelines.kdaOut, {
+      matrix: weights.o,
+      from: o,
+      headDim: shape.valueDim,
+      next: this.#afterMixer(layer),
+    });
+  }
+
+  mla(
+    recorder: Recorder,
+    residual: GPUBuffer,
+    step: StepBuffers,
+    layer: number,
+    latents: GPUBuffer,
+  ): void {
+    const weights = this.weights.mla(layer);
+    const { mla: shape, normEpsilon } = this.shape;
+    const { pipelines } = this;
+    const { x, scaled, queries, compressed, absorbed, sums, maxima, o } = this.buffers;
+    const { decodeCount: rowCount, lastPosition, singles: rows, pages } = step;
+    const inward = { queries: write(queries), compressed: write(compressed) };
+    const projected = { x: read(x), scaled: read(scaled), ...inward };
+    const sizes = { rowStart: 0, rowCount, epsilon: normEpsilon };
+    decodeMlaIn(recorder, pipelines.mlaIn, weights, projected, sizes);
+    const { pageTokens } = this;
+    mlaLatent(
+      recorder,
+      pipelines.latent,
+      {
+        compressed: read(compressed),
+        weight: readWhole(weights.kvNorm),
+        rows,
+        pages,
+        latents: write(latents),
+      },
+      shape,
+      { pageTokens, epsilon: this.shape.latentNormEpsilon },
+      rowCount,
+    );
+    const query = write(absorbed);
+    mlaAbsorb(recorder, pipelines.absorb, weights.kvB, read(queries), query, shape, rowCount);
+    const context = { absorbed: read(absorbed), latents: read(latents), rows, pages };
+    const softmaxes = { rows, sums: read(sums), maxima: read(maxima), groups: write(o) };
+    for (let rowStart = 0; rowStart < rowCount; rowStart += this.splitRows) {
+      const batch = { rowStart, rowCount: Math.min(this.splitRows, rowCount - rowStart) };
+      decodeAttention(
+        recorder,
+        pipelines.attention,
+        { ...context, sums: write(sums), maxima: write(maxima) },
+        shape,
+        { ...batch, lastPosition, pageTokens },
+      );
+      const sizes = { ...batch, evenFirst: this.#even };
+      decodeValues(recorder, pipelines.values, weights.kvB, softmaxes, shape, sizes);
+    }
+    this.#out(recorder, residual, step, pipelines.mlaOut, {
+      matrix: weights.o,
+      from: o,
+      headDim: 0,
+      next: this.#afterMixer(layer),
+    });
+  }
+
+  dense(recorder: Recorder, residual: GPUBuffer, step: StepBuffers, layer: number): void {
+    const weights = this.weights.dense(layer);
+    this.#up(recorder, step, this.pipelines.denseUp, layer, null, 0);
+    this.#out(recorder, residual, step, this.pipelines.denseDown, {
+      matrix: weights.down,
+      from: this.buffers.h,
+      headDim: 0,
+      next: { norm: this.#afterLayer(layer), router: null },
+    });
+  }
+
+  /** `moeLayer`: index among the MoE layers, for the count of the experts' use. */
+  moe(
+    recorder: Recorder,
+    residual: GPUBuffer,
+    step: StepBuffers,
+    layer: number,
+    moeLayer: number,
+  ): void {
+    const { experts } = this.weights.moe(layer, this.shape);
+    this.#up(recorder, step, this.pipelines.moeUp, layer, this.shape.moe, moeLayer);
+    const { x, scaled, h, limbs, chosen } = this.buffers;
+    decodeDown(
+      recorder,
+      this.pipelines.moeDown,
+      experts.down,
+      {
+        x: read(h),
+        residual: write(residual),
+        groups: write(x),
+        scaled: write(scaled),
+        limbs: write(limbs),
+      },
+      read(chosen),
+      this.#afterLayer(layer),
+      {
+        rowStart: step.prefillRows,
+        rowCount: step.decodeCount,
+        experts: this.shape.moe.expertCount,
+        evenFirst: this.#even,
+      },
+    );
+  }
+
+  #up(
+    recorder: Recorder,
+    step: StepBuffers,
+    pipeline: DecodeUpPipeline,
+    layer: number,
+    moe: ModelShape["moe"] | null,
+    moeLayer: number,
+  ): void {
+    const { x, limbs, h, chosen } = this.buffers;
+    const norm = this.weights.get(`${layer}.ffn_norm`);
+    const weights = moe === null ? null : this.weights.moe(layer, this.shape);
+    const { gateUp } = weights?.experts ?? this.weights.dense(layer);
+    decodeUp(
+      recorder,
+      pipeline,
+      gateUp[0]!,
+      {
+        x: read(x),
+        limbs: read(limbs),
+        bias: readWhole(weights?.routerBias ?? norm),
+        groups: write(h),
+        chosen: write(chosen),
+        expertUse: write(this.expertUse),
+      },
+      moe,
+      {
+        rowCount: step.decodeCount,
+        choices: moe === null ? 1 : this.choices,
+        useOffset: moeLayer * this.stackSize,
+        epsilon: this.shape.normEpsilon,
+        evenFirst: this.#even,
+      },
+    );
+  }
+
+  #out(
+    recorder: Recorder,
+    residual: GPUBuffer,
+    step: StepBuffers,
+    pipeline: DecodeOutPipeline,
+    { matrix, from, headDim, next }: {
+      readonly matrix: NextBlock["norm"];
+      readonly from: GPUBuffer;
+      readonly headDim: number;
+      readonly next: NextBlock;
+    },
+  ): void {
+    const { x, scaled, limbs } = this.buffers;
+    decodeOut(
+      recorder,
+      pipeline,
+      matrix,
+      {
+        x: read(from),
+        residual: write(residual),
+        groups: write(x),
+        scaled: write(scaled),
+        limbs: write(limbs),
+      },
+      next,
+      {
+        rowStart: step.prefillRows,
+        rowCount: step.decodeCount,
+        headDim,
+        epsilon: this.shape.normEpsilon,
+        evenFirst: this.#even,
+      },
+    );
+  }
+
+  #afterMixer(layer: number): NextBlock {
+    const isMoe = this.shape.layers[layer]!.feedForward === "moe";
+    return {
+      norm: this.weights.get(`${layer}.ffn_norm`),
+      router: isMoe ? this.weights.get(`${layer}.moe.router`) : null,
+    };
+  }
+
+  #afterLayer(layer: number): NextBlock["norm"] {
+    const isLast = layer + 1 === this.shape.layers.length;
+    return this.weights.get(isLast ? "norm" : `${layer + 1}.mixer_norm`);
+  }
+}
+
+async function compileAll(
+  gpu: Gpu,
+  shape: ModelShape,
+  { pageTokens, pagesPerSequence, latentFormat }: Capacity,
+  { main, low, gates, kvA, kvB, router }: DecodeFormats,
+  choices: number,
+): Promise<Pipelines> {
+  const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
+  const tokens = pageTokens * pagesPerSequence;
+  const out = (columns: number, headDim: number) =>
+    compileDecodeOut(gpu, main, router, columns, headDim);
+  const [prepare, kdaIn, kdaStep, kdaOut, mlaIn, latent, absorb] = await Promise.all([
+    compileDecodePrepare(gpu),
+    compileDecodeKdaIn(gpu, main, low, hidden),
+    compileDecodeKdaStep(gpu, gates, kda.keyDim),
+    out(kda.headCount * kda.valueDim, kda.valueDim),
+    compileDecodeMlaIn(gpu, main, kvA, hidden),
+    compileMlaLatent(gpu, latentFormat),
+    compileMlaAbsorb(gpu, kvB),
+  ]);
+  const [attention, values, mlaOut, denseUp, denseDown, moeUp, moeDown] = await Promise.all([
+    compileDecodeAttention(gpu, mla, latentFormat, tokens),
+    compileDecodeValues(gpu, kvB, mla),
+    out(mla.headCount * mla.valueDim, 0),
+    compileDecodeUp(gpu, main, hidden, null),
+    out(denseIntermediateSize, 0),
+    compileDecodeUp(gpu, main, hidden, moe),
+    compileDecodeDown(gpu, main, moe.intermediateSize, choices),
+  ]);
+  const kdaPipelines = { prepare, kdaIn, kdaStep, kdaOut };
+  const mlaPipelines = { mlaIn, latent, absorb, attention, values, mlaOut };
+  return { ...kdaPipelines, ...mlaPipelines, denseUp, denseDown, moeUp, moeDown };
+}
+
+/** At least one row, and as many as SPLIT_BYTES hold. */
+function splitRowsOf({ mla }: ModelShape, { sequences }: Capacity): number {
+  const rowBytes = 16 * DECODE_SPLITS * mla.headCount * valueQuads(mla);
+  return Math.max(1, Math.min(sequences, Math.floor(SPLIT_BYTES / rowBytes)));
+}
+
+function allocate(
+  gpu: Gpu,
+  shape: ModelShape,
+  capacity: Capacity,
+  choices: number,
+  splitRows: number,
+): Buffers {
+  const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
+  const rows = capacity.sequences;
+  const groups = (label: string, columns: number) =>
+    activationGroups(gpu, `decode ${label}`, rows, columns);
+  const floats = (label: string, count: number) => scratch(gpu, `decode ${label}`, rows * count);
+  const { mixed, values } = kdaWidths(kda);
+  const splits = DECODE_SPLITS * mla.headCount;
+  return {
+    x: groups("x", hidden),
+    scaled: floats("x, f32", hidden),
+    mixed: floats("KDA projections", mixed + kda.keyDim + kda.valueDim + kda.headCount),
+    o: groups("mixer output", Math.max(values, mla.headCount * mla.valueDim)),
+    h: groups("hidden", Math.max(choices * moe.intermediateSize, denseIntermediateSize)),
+    chosen: floats("chosen experts", 2 * choices),
+    limbs: floats("router sums", Math.max(1, 3 * moe.expertCount)),
+    queries: floats("MLA queries", mla.headCount * (mla.nopeDim + mla.sharedKeyDim)),
+    compressed: floats("MLA latents before the norm", mla.latentDim + mla.sharedKeyDim),
+    absorbed: floats("MLA absorbed queries", mla.headCount * 4 * latentQuads(mla)),
+    sums: scratch(gpu, "decode MLA split sums", splitRows * splits * 4 * valueQuads(mla)),
+    maxima: scratch(gpu, "decode MLA split maxima", splitRows * splits * 2),
+  };
+}

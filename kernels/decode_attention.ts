@@ -1,0 +1,107 @@
+import source from "./decode_attention.wgsl" with { type: "text" };
+import { pieces } from "./decode_shape.ts";
+import { checkLoops, checkWorkgroupMemory } from "./gpu/groups.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import type { BufferUse, Recorder } from "./gpu/recorder.ts";
+import { type LatentFormat, latentPrelude, latentQuads } from "./latent_cache.ts";
+import { valueQuads } from "./mla_attention.ts";
+import type { MlaShape } from "./types.ts";
+
+const PARAMS = {
+  row_start: "u32",
+  head_count: "u32",
+  quads: "u32",
+  value_quads: "u32",
+  page_tokens: "u32",
+  scale: "f32",
+} as const;
+
+const THREADS = 256;
+const HEADS = 32;
+const SLICES = 8;
+const POSITIONS = 8;
+/** SPLITS and SPLIT_TOKENS_MIN of lib/decode_splits.wgsl. */
+export const DECODE_SPLITS = 128;
+const SPLIT_TOKENS_MIN = 32;
+
+export type DecodeAttentionPipeline = Pipeline<typeof PARAMS>;
+
+export const decodeAttentionKernel = defineKernel({
+  name: "decode_attention",
+  source,
+  bindings: ["read", "read", "read", "read", "write", "write"],
+  params: PARAMS,
+});
+
+/** Bytes of workgroup memory of a model's kernel. */
+export function decodeAttentionBytes(shape: MlaShape): number {
+  const sliceQuads = Math.ceil(latentQuads(shape) / SLICES);
+  return 16 * POSITIONS * SLICES * sliceQuads + 4 * (2048 + 256 + 32);
+}
+
+/** `tokens`: the longest context. Throws where the adapter is too small for the model. */
+export function compileDecodeAttention(
+  gpu: Gpu,
+  shape: MlaShape,
+  format: LatentFormat,
+  tokens: number,
+): Promise<DecodeAttentionPipeline> {
+  const sliceQuads = Math.ceil(latentQuads(shape) / SLICES);
+  checkWorkgroupMemory("decode_attention", decodeAttentionBytes(shape), gpu.limits);
+  const splitTokens = Math.ceil(Math.ceil(tokens / SPLIT_TOKENS_MIN) / DECODE_SPLITS) *
+    SPLIT_TOKENS_MIN;
+  checkLoops("decode_attention", Math.ceil(splitTokens / POSITIONS));
+  const literals = {
+    SLICE_QUADS: sliceQuads,
+    VALUE_QUADS: Math.ceil(valueQuads(shape) / 32),
+    LOADS: Math.ceil(POSITIONS * SLICES * sliceQuads / THREADS),
+  };
+  const preludes = [latentPrelude(format), ...pieces("decode_splits")];
+  return decodeAttentionKernel.compile(gpu, {}, preludes, literals);
+}
+
+export interface DecodeAttentionBuffers {
+  /** read: f32 quads [rowCount][headCount][`latentQuads`]. */
+  readonly absorbed: BufferUse;
+  /** read: the layer's cache. */
+  readonly latents: BufferUse;
+  /** read: rows' table and pages of `StepBuffers`. */
+  readonly rows: BufferUse;
+  readonly pages: BufferUse;
+  /** write: f32 quads [rowCount][DECODE_SPLITS][headCount][`valueQuads`]. */
+  readonly sums: BufferUse;
+  /** write: f32 [rowCount][DECODE_SPLITS][headCount][2]. */
+  readonly maxima: BufferUse;
+}
+
+/** Attention of rows [rowStart, + rowCount), each over positions up to its own, at most `lastPosition`. */
+export function decodeAttention(
+  recorder: Recorder,
+  pipeline: DecodeAttentionPipeline,
+  { absorbed, latents, rows, pages, sums, maxima }: DecodeAttentionBuffers,
+  shape: MlaShape,
+  sizes: {
+    readonly rowStart: number;
+    readonly rowCount: number;
+    readonly lastPosition: number;
+    readonly pageTokens: number;
+  },
+): void {
+  const { headCount, nopeDim, sharedKeyDim } = shape;
+  // No row has more splits than one whose context is as long as theirs would take at least.
+  const splits = Math.min(DECODE_SPLITS, Math.floor(sizes.lastPosition / SPLIT_TOKENS_MIN) + 1);
+  recorder.dispatch(
+    pipeline,
+    [absorbed, latents, rows, pages, sums, maxima],
+    {
+      row_start: sizes.rowStart,
+      head_count: headCount,
+      quads: latentQuads(shape),
+      value_quads: valueQuads(shape),
+      page_tokens: sizes.pageTokens,
+      scale: 1 / Math.sqrt(nopeDim + sharedKeyDim),
+    },
+    [splits, sizes.rowCount, Math.ceil(headCount / HEADS)],
+  );
+}

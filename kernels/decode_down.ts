@@ -1,0 +1,83 @@
+import source from "./decode_down.wgsl" with { type: "text" };
+import { type DecodeOutBuffers, type NextBlock, OUT_TILE } from "./decode_out.ts";
+import { type GroupedFormat, groupedPieces, pieces, rowLiterals } from "./decode_shape.ts";
+import { checkWorkgroupMemory } from "./gpu/groups.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { type BufferUse, type Recorder } from "./gpu/recorder.ts";
+import { groupCount, type Matrix, scaleStride } from "./matrix.ts";
+import { onlyPart, readWhole } from "./scratch.ts";
+
+const PARAMS = {
+  row_count: "u32",
+  row_start: "u32",
+  groups: "u32",
+  columns: "u32",
+  block_quads: "u32",
+  scale_stride: "u32",
+  experts: "u32",
+  even_first: "u32",
+} as const;
+
+const THREADS = 256;
+const LANES = 8;
+
+export type DecodeDownPipeline = Pipeline<typeof PARAMS>;
+
+export const decodeDownKernel = defineKernel({
+  name: "decode_down",
+  source,
+  bindings: ["read", "read", "read", "read", "write", "write", "write", "write"],
+  params: PARAMS,
+});
+
+/** `width`: of an expert; `choices`: matrices that work on a row. */
+export function compileDecodeDown(
+  gpu: Gpu,
+  format: GroupedFormat,
+  width: number,
+  choices: number,
+): Promise<DecodeDownPipeline> {
+  checkWorkgroupMemory("decode_down", 4 * choices * (THREADS + 32) + 12 * THREADS, gpu.limits);
+  const preludes = [...groupedPieces(format), ...pieces("nan", "activation_group")];
+  const literals = {
+    ...rowLiterals(width, LANES, 1),
+    CHOICES: choices,
+    GROUP_THREADS: THREADS,
+  };
+  return decodeDownKernel.compile(gpu, {}, preludes, literals);
+}
+
+/** residual += the experts' outputs for rows [rowStart, + rowCount) of a step. */
+export function decodeDown(
+  recorder: Recorder,
+  pipeline: DecodeDownPipeline,
+  down: Matrix,
+  { x, residual, groups, scaled, limbs }: DecodeOutBuffers,
+  chosen: BufferUse,
+  norm: NextBlock["norm"],
+  sizes: {
+    readonly rowStart: number;
+    readonly rowCount: number;
+    readonly experts: number;
+    readonly evenFirst: number;
+  },
+): void {
+  const { rows, columns } = down.spec;
+  const { rowStart, rowCount, experts, evenFirst } = sizes;
+  recorder.dispatch(
+    pipeline,
+    [x, chosen, readWhole(down), readWhole(norm), residual, groups, scaled, limbs],
+    {
+      row_count: rowCount,
+      row_start: rowStart,
+      groups: groupCount(columns),
+      columns: rows,
+      block_quads: onlyPart(down).blockBytes / 16,
+      scale_stride: scaleStride(columns),
+      experts,
+      even_first: evenFirst,
+    },
+    [Math.ceil(rows / OUT_TILE) * rowCount],
+  );
+}

@@ -1,0 +1,90 @@
+/** Which models the fused kernels for sequences with one row take. */
+import { decodeAttentionBytes } from "./decode_attention.ts";
+import type { GroupedFormat } from "./decode_shape.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { isGrouped, type Matrix } from "./matrix.ts";
+import type { ModelShape } from "./types.ts";
+import type { FloatFormat } from "./weight_preludes.ts";
+import type { WeightTable } from "./weight_table.ts";
+
+/** Formats of the weights, the same in all layers. */
+export interface DecodeFormats {
+  /** Of the large matrices. */
+  readonly main: GroupedFormat;
+  /** Of f_a, g_a and b; f_b and g_b; kv_a; kv_b; the routers. */
+  readonly low: FloatFormat;
+  readonly gates: FloatFormat;
+  readonly kvA: FloatFormat;
+  readonly kvB: FloatFormat;
+  readonly router: FloatFormat;
+}
+
+/** Bytes of workgroup memory of decode_up and decode_down beside what grows with the model. */
+const WORKGROUP_BYTES = 12 * 1_024;
+
+/**
+ * The formats of a model's weights where the fused kernels can take them, else null: large matrices
+ * all q8 or all q4 and each in one binding, small ones float without scales, heads and widths
+ * multiples of 32, one shared expert of an expert's size or none.
+ */
+export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): DecodeFormats | null {
+  const { kda, mla, moe, hiddenSize, denseIntermediateSize } = shape;
+  const choices = moe.expertsPerToken + table.sharedCount(shape);
+  const widths = [hiddenSize, kda.keyDim, kda.valueDim, mla.valueDim, denseIntermediateSize];
+  if ([...widths, moe.intermediateSize].some((width) => width % 32 !== 0)) return null;
+  if (moe.sharedIntermediateSize > 0 && table.sharedCount(shape) === 0) return null;
+  const memory = gpu.limits.maxComputeWorkgroupStorageSize;
+  const needed = [
+    WORKGROUP_BYTES + 4 * choices * 288,
+    WORKGROUP_BYTES + 4 * moe.expertCount,
+    decodeAttentionBytes(shape.mla),
+  ];
+  if (Math.max(...needed) > memory) return null;
+  const { large, small } = matricesOf(shape, table);
+  const main = large[0]?.spec.format;
+  if (main === undefined || !isGrouped(main)) return null;
+  if (large.some(({ spec, parts }) => spec.format !== main || parts.length !== 1)) return null;
+  const formats: Partial<Record<keyof DecodeFormats, FloatFormat>> = {};
+  for (const [kind, matrices] of Object.entries(small)) {
+    for (const { spec, parts } of matrices) {
+      const known = formats[kind as keyof DecodeFormats] ?? spec.format;
+      const isPlain = !isGrouped(spec.format) && spec.scale === null && parts.length === 1;
+      if (!isPlain || known !== spec.format) return null;
+      formats[kind as keyof DecodeFormats] = spec.format as FloatFormat;
+    }
+  }
+  const { low = "f32", gates = "f32", kvA = "f32", kvB = "f32", router = "f32" } = formats;
+  return { main, low, gates, kvA, kvB, router };
+}
+
+interface Matrices {
+  readonly large: Matrix[];
+  readonly small: Record<Exclude<keyof DecodeFormats, "main">, Matrix[]>;
+}
+
+function matricesOf(shape: ModelShape, table: WeightTable): Matrices {
+  const large: Matrix[] = [];
+  const small: Matrices["small"] = { low: [], gates: [], kvA: [], kvB: [], router: [] };
+  shape.layers.forEach(({ mixer, feedForward }, layer) => {
+    if (mixer === "kda") {
+      const { qkv, o, fA, gA, b, fB, gB } = table.kda(layer);
+      large.push(...qkv, o);
+      small.low.push(fA, gA, b);
+      small.gates.push(fB, gB);
+    } else {
+      const { q, o, kvA, kvB } = table.mla(layer);
+      large.push(q, o);
+      small.kvA.push(kvA);
+      small.kvB.push(kvB);
+    }
+    if (feedForward === "moe") {
+      const { experts, router } = table.moe(layer, shape);
+      large.push(...experts.gateUp, experts.down);
+      small.router.push(router);
+    } else {
+      const { gateUp, down } = table.dense(layer);
+      large.push(...gateUp, down);
+    }
+  });
+  return { large, small };
+}

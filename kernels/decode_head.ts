@@ -1,0 +1,79 @@
+import source from "./decode_head.wgsl" with { type: "text" };
+import {
+  type GroupedFormat,
+  groupedPieces,
+  normLiterals,
+  pieces,
+  rowLiterals,
+} from "./decode_shape.ts";
+import { spread } from "./gpu/groups.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
+import { groupCount, type Matrix, scaleStride } from "./matrix.ts";
+
+const PARAMS = {
+  row_count: "u32",
+  groups: "u32",
+  columns: "u32",
+  epsilon: "f32",
+  block_rows: "u32",
+  scale_stride: "u32",
+  row_offset: "u32",
+  y_stride: "u32",
+} as const;
+
+const THREADS = 128;
+const LANES = 8;
+const ROWS = 2;
+const TILE = THREADS / LANES * ROWS;
+
+export type DecodeHeadPipeline = Pipeline<typeof PARAMS>;
+
+export const decodeHeadKernel = defineKernel({
+  name: "decode_head",
+  source,
+  bindings: ["read", "read", "write"],
+  params: PARAMS,
+});
+
+/** `columns`: the hidden size. */
+export function compileDecodeHead(
+  gpu: Gpu,
+  format: GroupedFormat,
+  columns: number,
+): Promise<DecodeHeadPipeline> {
+  const literals = { ...rowLiterals(columns, LANES, ROWS), ...normLiterals(columns, THREADS) };
+  const preludes = [...groupedPieces(format), ...pieces("row_norm")];
+  return decodeHeadKernel.compile(gpu, {}, preludes, literals);
+}
+
+/** y f32 [rowCount][rows of the matrix] of x, activation groups [rowCount][groups][3 quads]. */
+export function decodeHead(
+  recorder: Recorder,
+  pipeline: DecodeHeadPipeline,
+  matrix: Matrix,
+  x: BufferUse,
+  y: BufferUse,
+  rowCount: number,
+  epsilon: number,
+): void {
+  const { rows, columns } = matrix.spec;
+  for (const part of matrix.parts) {
+    recorder.dispatch(
+      pipeline,
+      [x, read(part.buffer, part.offset), y],
+      {
+        row_count: rowCount,
+        groups: groupCount(columns),
+        columns,
+        epsilon,
+        block_rows: part.rowCount,
+        scale_stride: scaleStride(columns),
+        row_offset: part.rowStart,
+        y_stride: rows,
+      },
+      spread(Math.ceil(part.rowCount / TILE) * rowCount),
+    );
+  }
+}

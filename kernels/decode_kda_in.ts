@@ -1,0 +1,146 @@
+import source from "./decode_kda_in.wgsl" with { type: "text" };
+import {
+  floatPieces,
+  type GroupedFormat,
+  groupedPieces,
+  normLiterals,
+  pieces,
+  rowLiterals,
+} from "./decode_shape.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
+import type { KdaWeights } from "./kda.ts";
+import { groupCount, scaleStride } from "./matrix.ts";
+import { onlyPart } from "./scratch.ts";
+import type { KdaShape } from "./types.ts";
+import { type FloatFormat, segmentCount } from "./weight_preludes.ts";
+
+const PARAMS = {
+  row_count: "u32",
+  row_start: "u32",
+  groups: "u32",
+  columns: "u32",
+  epsilon: "f32",
+  block_rows: "u32",
+  scale_stride: "u32",
+  block_tiles: "u32",
+  segments: "u32",
+  rank_rows: "u32",
+  gate_rows: "u32",
+  low_rows: "u32",
+  g_a_start: "u32",
+  b_start: "u32",
+  taps: "u32",
+  tap_stride: "u32",
+  k_taps: "u32",
+  v_taps: "u32",
+  keys: "u32",
+} as const;
+
+const THREADS = 128;
+export const IN_LANES = 8;
+/** Rows of the integer matrix that one thread takes. */
+export const IN_ROWS = 2;
+/** Rows of the integer matrix, and of the float one, that one workgroup takes. */
+export const IN_TILE = THREADS / IN_LANES * IN_ROWS;
+export const IN_FLOAT_TILE = 4;
+
+export type DecodeKdaInPipeline = Pipeline<typeof PARAMS>;
+
+export const decodeKdaInKernel = defineKernel({
+  name: "decode_kda_in",
+  source,
+  bindings: ["read", "read", "read", "read", "read", "read", "write", "write"],
+  params: PARAMS,
+});
+
+/** For a q8 or q4 W_qkv and float f_a, g_a, b; `columns`: the hidden size. */
+export function compileDecodeKdaIn(
+  gpu: Gpu,
+  format: GroupedFormat,
+  lowFormat: FloatFormat,
+  columns: number,
+): Promise<DecodeKdaInPipeline> {
+  const preludes = [
+    ...groupedPieces(format),
+    ...floatPieces(lowFormat),
+    ...pieces("float_rows", "row_norm", "sigmoid", "decode_in"),
+  ];
+  const literals = {
+    ...rowLiterals(columns, IN_LANES, IN_ROWS),
+    ...normLiterals(columns, THREADS),
+  };
+  return decodeKdaInKernel.compile(gpu, {}, preludes, literals);
+}
+
+export interface DecodeKdaInBuffers {
+  /** read: activation groups [rowCount][groups][3 quads]. */
+  readonly x: BufferUse;
+  /** read: f32 [rowCount][hidden]. */
+  readonly scaled: BufferUse;
+  /** read: `StepBuffers.singles`. */
+  readonly rows: BufferUse;
+  /** write: f32 [slots][taps - 1][q | k | v]. */
+  readonly tails: BufferUse;
+  /** write: f32 [rowCount][q | k | v | f_a | g_a | b]. */
+  readonly out: BufferUse;
+}
+
+/** Rows [rowStart, + rowCount) of a step; f_a, g_a, b and the convolutions share their buffers. */
+export function decodeKdaIn(
+  recorder: Recorder,
+  pipeline: DecodeKdaInPipeline,
+  weights: KdaWeights,
+  { x, scaled, rows, tails, out }: DecodeKdaInBuffers,
+  shape: KdaShape,
+  { rowStart, rowCount, epsilon }: {
+    readonly rowStart: number;
+    readonly rowCount: number;
+    readonly epsilon: number;
+  },
+): void {
+  const qkv = weights.qkv[0]!;
+  const { columns, rows: blockRows } = qkv.spec;
+  const [fA, gA, b] = [weights.fA, weights.gA, weights.b].map(onlyPart);
+  const [qTaps, kTaps, vTaps] = [weights.qConv, weights.kConv, weights.vConv].map(onlyPart);
+  const segments = segmentCount(columns);
+  const segmentBytes = weights.fA.strideBytes / segments;
+  const lowRows = fA!.rowCount + gA!.rowCount + b!.rowCount;
+  const tiles = Math.ceil(blockRows / IN_TILE) + Math.ceil(lowRows / IN_FLOAT_TILE);
+  recorder.dispatch(
+    pipeline,
+    [
+      x,
+      scaled,
+      read(qkv.parts[0]!.buffer),
+      read(fA!.buffer),
+      read(qTaps!.buffer),
+      rows,
+      tails,
+      out,
+    ],
+    {
+      row_count: rowCount,
+      row_start: rowStart,
+      groups: groupCount(columns),
+      columns,
+      epsilon,
+      block_rows: blockRows,
+      scale_stride: scaleStride(columns),
+      block_tiles: Math.ceil(blockRows / IN_TILE),
+      segments,
+      rank_rows: fA!.rowCount,
+      gate_rows: gA!.rowCount,
+      low_rows: lowRows,
+      g_a_start: (gA!.offset - fA!.offset) / segmentBytes,
+      b_start: (b!.offset - fA!.offset) / segmentBytes,
+      taps: shape.convolutionTaps,
+      tap_stride: weights.qConv.stride,
+      k_taps: (kTaps!.offset - qTaps!.offset) / 4,
+      v_taps: (vTaps!.offset - qTaps!.offset) / 4,
+      keys: shape.headCount * shape.keyDim,
+    },
+    [tiles * rowCount],
+  );
+}

@@ -1,0 +1,105 @@
+// The first dispatch of a KDA layer for sequences with one row: with x = RMSNorm(residual),
+//   u = W_qkv x;  y = silu(sum over w of taps[c][w] u[t - (taps - 1) + w][c]);  low = W_low x
+// and the slot's tail moves on. W_qkv is q8 or q4; W_low = f_a | g_a | b float.
+//
+//   x        activation groups [row_count][groups][3 quads] of weight residual
+//   scaled   f32 quads [row_count][columns / 4] = weight residual
+//   blocks   W_qkv, one block (kernels/matrix.ts)
+//   weights  W_low: float rows, whose three matrices begin at segments 0, g_a_start, b_start
+//   taps     f32 [channels][tap_stride]: q | k | v from 0, k_taps, v_taps on, oldest tap first
+//   tails    f32 [slots][taps - 1][channels], oldest first
+//   rows     u32 [rows][4]: sequence, position, slot, pages; row_start + row
+//   out      f32 [row_count][channels | f_a | g_a | b]
+//
+// One workgroup: 16 ROWS rows of W_qkv or 4 of W_low, one row of x; workgroups of the same weights
+// are neighbours. Loops: segments / 32 + groups / 128 + 2 taps turns.
+
+struct Params {
+  row_count: u32,
+  row_start: u32,
+  groups: u32,
+  columns: u32,
+  epsilon: f32,
+  block_rows: u32,
+  scale_stride: u32,
+  block_tiles: u32,
+  segments: u32,
+  rank_rows: u32,
+  gate_rows: u32,
+  low_rows: u32,
+  g_a_start: u32,
+  b_start: u32,
+  taps: u32,
+  tap_stride: u32,
+  k_taps: u32,
+  v_taps: u32,
+  keys: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> scaled: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> blocks: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> weights: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read> taps: array<f32>;
+@group(0) @binding(6) var<storage, read> rows: array<vec4<u32>>;
+@group(0) @binding(7) var<storage, read_write> tails: array<f32>;
+@group(0) @binding(8) var<storage, read_write> out: array<f32>;
+
+// The convolution at channel c of the row's token, whose projection is u.
+fn convolve(u: f32, c: u32, slot: u32) -> f32 {
+  var start = c * params.tap_stride;
+  if (c >= 2u * params.keys) {
+    start = params.v_taps + (c - 2u * params.keys) * params.tap_stride;
+  } else if (c >= params.keys) {
+    start = params.k_taps + (c - params.keys) * params.tap_stride;
+  }
+  let kept = params.taps - 1u;
+  let tail = slot * kept * params.block_rows + c;
+  var sum = 0.0;
+  for (var w = 0u; w < kept; w++) {
+    let value = tails[tail + w * params.block_rows];
+    sum = fma(taps[start + w], value, sum);
+    if (w > 0u) {
+      tails[tail + (w - 1u) * params.block_rows] = value;
+    }
+  }
+  if (kept > 0u) {
+    tails[tail + (kept - 1u) * params.block_rows] = u;
+  }
+  return silu(fma(taps[start + kept], u, sum));
+}
+
+@compute @workgroup_size(128)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let row = group.x % params.row_count;
+  let tile = group.x / params.row_count;
+  let target_start = row * (params.block_rows + params.low_rows);
+  if (tile < params.block_tiles) {
+    let u = integer_row(thread, row, tile);
+    let c = tile * TILE + thread;
+    if (thread < TILE && c < params.block_rows) {
+      out[target_start + c] = convolve(u, c, rows[params.row_start + row].z);
+    }
+    return;
+  }
+  let low = (tile - params.block_tiles) * 4u + thread / 32u;
+  // f_a | g_a | b: where the row's matrix begins.
+  var first = 0u;
+  var start = 0u;
+  if (low >= params.rank_rows + params.gate_rows) {
+    first = params.rank_rows + params.gate_rows;
+    start = params.b_start;
+  } else if (low >= params.rank_rows) {
+    first = params.rank_rows;
+    start = params.g_a_start;
+  }
+  let weight_row = min(low, params.low_rows - 1u) - first;
+  let value = float_row(thread, row, weight_row, start);
+  if (thread % 32u == 0u && low < params.low_rows) {
+    out[target_start + params.block_rows + low] = value;
+  }
+}

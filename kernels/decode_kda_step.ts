@@ -1,0 +1,102 @@
+import source from "./decode_kda_step.wgsl" with { type: "text" };
+import { floatPieces, pieces } from "./decode_shape.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
+import type { KdaWeights } from "./kda.ts";
+import { onlyPart } from "./scratch.ts";
+import type { KdaShape } from "./types.ts";
+import { type FloatFormat, segmentCount } from "./weight_preludes.ts";
+
+const PARAMS = {
+  row_start: "u32",
+  head_count: "u32",
+  value_dim: "u32",
+  mixed_stride: "u32",
+  slices: "u32",
+  rank: "u32",
+  gate_rank: "u32",
+  gate_start: "u32",
+  bias_start: "u32",
+  norm_start: "u32",
+  even_first: "u32",
+} as const;
+
+const THREADS = 128;
+/** Value channels of one workgroup. */
+const COLUMNS = 32;
+/** Threads that share a column. */
+const PARTS = 4;
+
+export type DecodeKdaStepPipeline = Pipeline<typeof PARAMS>;
+
+export const decodeKdaStepKernel = defineKernel({
+  name: "decode_kda_step",
+  source,
+  bindings: ["read", "read", "read", "read", "write", "write"],
+  params: PARAMS,
+});
+
+/** `keyDim`: a multiple of 4; `gateFormat`: of f_b and g_b. */
+export function compileDecodeKdaStep(
+  gpu: Gpu,
+  gateFormat: FloatFormat,
+  keyDim: number,
+): Promise<DecodeKdaStepPipeline> {
+  const preludes = [
+    ...floatPieces(gateFormat),
+    ...pieces("nan", "sigmoid", "softplus", "workgroup_sum", "activation_group"),
+  ];
+  const literals = { KEY_PART: keyDim / PARTS, GROUP_THREADS: THREADS };
+  return decodeKdaStepKernel.compile(gpu, {}, preludes, literals);
+}
+
+export interface DecodeKdaStepBuffers {
+  /** read: f32 [rowCount][q | k | v | f_a | g_a | b], as decode_kda_in writes it. */
+  readonly mixed: BufferUse;
+  /** read: `StepBuffers.singles`. */
+  readonly rows: BufferUse;
+  /** write: f32 [slots][headCount][keyDim][valueDim]. */
+  readonly state: BufferUse;
+  /** write: activation groups [rowCount][headCount valueDim / 32][3 quads]. */
+  readonly groups: BufferUse;
+}
+
+/** One token for rows [rowStart, + rowCount) of a step. */
+export function decodeKdaStep(
+  recorder: Recorder,
+  pipeline: DecodeKdaStepPipeline,
+  weights: KdaWeights,
+  { mixed, rows, state, groups }: DecodeKdaStepBuffers,
+  { headCount, keyDim, valueDim }: KdaShape,
+  { rowStart, rowCount, evenFirst }: {
+    readonly rowStart: number;
+    readonly rowCount: number;
+    readonly evenFirst: number;
+  },
+): void {
+  const [fB, gB] = [onlyPart(weights.fB), onlyPart(weights.gB)];
+  const [aLog, dtBias, oNorm] = [weights.aLog, weights.dtBias, weights.oNorm].map(onlyPart);
+  const rank = weights.fB.spec.columns;
+  const gateRank = weights.gB.spec.columns;
+  const segmentBytes = weights.fB.strideBytes / segmentCount(rank);
+  const slices = valueDim / COLUMNS;
+  recorder.dispatch(
+    pipeline,
+    [mixed, read(fB.buffer), read(aLog!.buffer), rows, state, groups],
+    {
+      row_start: rowStart,
+      head_count: headCount,
+      value_dim: valueDim,
+      mixed_stride: headCount * (2 * keyDim + valueDim) + rank + gateRank + headCount,
+      slices,
+      rank,
+      gate_rank: gateRank,
+      gate_start: (gB.offset - fB.offset) / segmentBytes,
+      bias_start: (dtBias!.offset - aLog!.offset) / 4,
+      norm_start: (oNorm!.offset - aLog!.offset) / 4,
+      even_first: evenFirst,
+    },
+    [headCount * slices, rowCount],
+  );
+}

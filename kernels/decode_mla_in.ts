@@ -1,0 +1,105 @@
+import { IN_FLOAT_TILE, IN_LANES, IN_ROWS, IN_TILE } from "./decode_kda_in.ts";
+import source from "./decode_mla_in.wgsl" with { type: "text" };
+import {
+  floatPieces,
+  type GroupedFormat,
+  groupedPieces,
+  normLiterals,
+  pieces,
+  rowLiterals,
+} from "./decode_shape.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { type BufferUse, type Recorder } from "./gpu/recorder.ts";
+import { groupCount, scaleStride } from "./matrix.ts";
+import type { MlaWeights } from "./mla.ts";
+import { readWhole } from "./scratch.ts";
+import { type FloatFormat, segmentCount } from "./weight_preludes.ts";
+
+const PARAMS = {
+  row_count: "u32",
+  row_start: "u32",
+  groups: "u32",
+  columns: "u32",
+  epsilon: "f32",
+  block_rows: "u32",
+  scale_stride: "u32",
+  block_tiles: "u32",
+  segments: "u32",
+  float_rows: "u32",
+} as const;
+
+const THREADS = 128;
+
+export type DecodeMlaInPipeline = Pipeline<typeof PARAMS>;
+
+export const decodeMlaInKernel = defineKernel({
+  name: "decode_mla_in",
+  source,
+  bindings: ["read", "read", "read", "read", "write", "write"],
+  params: PARAMS,
+});
+
+/** For a q8 or q4 W_q and a float kv_a; `columns`: the hidden size. */
+export function compileDecodeMlaIn(
+  gpu: Gpu,
+  format: GroupedFormat,
+  kvAFormat: FloatFormat,
+  columns: number,
+): Promise<DecodeMlaInPipeline> {
+  const preludes = [
+    ...groupedPieces(format),
+    ...floatPieces(kvAFormat),
+    ...pieces("float_rows", "row_norm", "decode_in"),
+  ];
+  const literals = {
+    ...rowLiterals(columns, IN_LANES, IN_ROWS),
+    ...normLiterals(columns, THREADS),
+  };
+  return decodeMlaInKernel.compile(gpu, {}, preludes, literals);
+}
+
+export interface DecodeMlaInBuffers {
+  /** read: activation groups [rowCount][groups][3 quads]. */
+  readonly x: BufferUse;
+  /** read: f32 [rowCount][hidden]. */
+  readonly scaled: BufferUse;
+  /** write: f32 [rows][N (nope + shared)], from rowStart on. */
+  readonly queries: BufferUse;
+  /** write: f32 [rows][latent + shared], from rowStart on. */
+  readonly compressed: BufferUse;
+}
+
+/** Rows [rowStart, + rowCount) of a step. */
+export function decodeMlaIn(
+  recorder: Recorder,
+  pipeline: DecodeMlaInPipeline,
+  { q, kvA }: MlaWeights,
+  { x, scaled, queries, compressed }: DecodeMlaInBuffers,
+  { rowStart, rowCount, epsilon }: {
+    readonly rowStart: number;
+    readonly rowCount: number;
+    readonly epsilon: number;
+  },
+): void {
+  const { columns, rows: blockRows } = q.spec;
+  const blockTiles = Math.ceil(blockRows / IN_TILE);
+  const tiles = blockTiles + Math.ceil(kvA.spec.rows / IN_FLOAT_TILE);
+  recorder.dispatch(
+    pipeline,
+    [x, scaled, readWhole(q), readWhole(kvA), queries, compressed],
+    {
+      row_count: rowCount,
+      row_start: rowStart,
+      groups: groupCount(columns),
+      columns,
+      epsilon,
+      block_rows: blockRows,
+      scale_stride: scaleStride(columns),
+      block_tiles: blockTiles,
+      segments: segmentCount(columns),
+      float_rows: kvA.spec.rows,
+    },
+    [tiles * rowCount],
+  );
+}

@@ -1,0 +1,57 @@
+// The first dispatch of an MLA layer for sequences with one row: with x = RMSNorm(residual),
+//   queries = W_q x;  compressed = W_kva x
+// W_q is q8 or q4, W_kva float.
+//
+//   x           activation groups [row_count][groups][3 quads] of weight residual
+//   scaled      f32 quads [row_count][columns / 4] = weight residual
+//   blocks      W_q, one block (kernels/matrix.ts)
+//   weights     W_kva, float rows
+//   queries     f32 [rows][block_rows], from row_start on
+//   compressed  f32 [rows][float_rows], from row_start on
+//
+// One workgroup: 16 ROWS rows of W_q or 4 of W_kva, one row of x.
+// Loops: segments / 32 + groups / 128 turns.
+
+struct Params {
+  row_count: u32,
+  row_start: u32,
+  groups: u32,
+  columns: u32,
+  epsilon: f32,
+  block_rows: u32,
+  scale_stride: u32,
+  block_tiles: u32,
+  segments: u32,
+  float_rows: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> scaled: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> blocks: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> weights: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> queries: array<f32>;
+@group(0) @binding(6) var<storage, read_write> compressed: array<f32>;
+
+@compute @workgroup_size(128)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let row = group.x % params.row_count;
+  let tile = group.x / params.row_count;
+  let target_row = params.row_start + row;
+  if (tile < params.block_tiles) {
+    let value = integer_row(thread, row, tile);
+    let c = tile * TILE + thread;
+    if (thread < TILE && c < params.block_rows) {
+      queries[target_row * params.block_rows + c] = value;
+    }
+    return;
+  }
+  let c = (tile - params.block_tiles) * 4u + thread / 32u;
+  let value = float_row(thread, row, min(c, params.float_rows - 1u), 0u);
+  if (thread % 32u == 0u && c < params.float_rows) {
+    compressed[target_row * params.float_rows + c] = value;
+  }
+}

@@ -1,0 +1,111 @@
+// The projection that ends a mixer or a dense block, for sequences with one row, and what the next
+// block reads:
+//   residual += W x;  y = weight residual in activation groups, and as f32
+//   router[e] += sum over c of R[e][c] y[c], where a mixture of experts follows
+// Where x comes from KDA, a head's groups still lack the factor 1 / sqrt(mean(o^2) + epsilon).
+//
+//   x           activation groups [row_count][groups][3 quads]
+//   blocks      W, one block (kernels/matrix.ts)
+//   weight      f32 [columns], of the norm that follows
+//   weights     R, float rows [experts][segments]; anything where experts is 0
+//   residual    f32 [rows][columns], from row_start on
+//   groups_out  activation groups [row_count][columns / 32][3 quads], with the residual's squares
+//   scaled      f32 [row_count][columns] = y
+//   router      i32 [row_count][experts][3 limbs]: sums of lib/limbs.wgsl; integers, so that the
+//               order in which workgroups come does not matter
+//
+// One workgroup: 32 rows of W, one row of x. Loops: experts / 256 turns.
+
+struct Params {
+  row_count: u32,
+  row_start: u32,
+  groups: u32,
+  columns: u32,
+  scale_stride: u32,
+  head_dim: u32,
+  epsilon: f32,
+  experts: u32,
+  segments: u32,
+  even_first: u32,
+}
+
+// Groups of a head whose squares make its norm; 0 where there is none.
+const HEAD_GROUPS: u32 = 0u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> blocks: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> weight: array<f32>;
+@group(0) @binding(4) var<storage, read> weights: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> residual: array<f32>;
+@group(0) @binding(6) var<storage, read_write> groups_out: array<vec4<u32>>;
+@group(0) @binding(7) var<storage, read_write> scaled: array<f32>;
+@group(0) @binding(8) var<storage, read_write> router: array<atomic<i32>>;
+
+var<workgroup> lane_sums: array<f32, 256>;
+
+fn x_scale(quad: u32, meta: vec4<u32>) -> f32 {
+  let scale = bitcast<f32>(meta.x);
+  if (HEAD_GROUPS == 0u) {
+    return scale;
+  }
+  let first = quad - quad / 3u % max(HEAD_GROUPS, 1u) * 3u;
+  var squares = 0.0;
+  // @unroll
+  for (var i = 0u; i < HEAD_GROUPS; i++) {
+    squares += bitcast<f32>(x[first + 3u * i + 2u].z);
+  }
+  return scale / sqrt(squares / f32(params.head_dim) + params.epsilon);
+}
+
+@compute @workgroup_size(256)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let row = group.x % params.row_count;
+  let tile = group.x / params.row_count;
+  let block = block_of(0u, params.columns, params.groups, params.scale_stride);
+  let weight_row = tile * 32u + thread / LANES;
+  let sums = lane_products(
+    block, weight_row, 0u, params.columns - 1u, thread % LANES, row * params.groups * 3u);
+  lane_sums[thread] = sums[0];
+  workgroupBarrier();
+  let column = tile * 32u + thread;
+  let used = thread < 32u && column < params.columns;
+  var value = 0.0;
+  var y = 0.0;
+  if (used) {
+    var total = 0.0;
+    // @unroll
+    for (var l = 0u; l < LANES; l++) {
+      total += lane_sums[thread * LANES + l];
+    }
+    let at = (params.row_start + row) * params.columns + column;
+    value = residual[at] + total;
+    residual[at] = value;
+    y = value * weight[column];
+    scaled[row * params.columns + column] = y;
+  }
+  let target_quad = (row * params.columns / 32u + tile) * 3u;
+  store_group(thread, thread < 32u, y, value * value, target_quad, params.even_first != 0u);
+  for (var e = thread; e < params.experts; e += 256u) {
+    let segment = e * params.segments + 2u * tile;
+    let head = weights16(segment);
+    let tail = weights16(segment + 1u);
+    var logit = 0.0;
+    // @unroll
+    for (var i = 0u; i < 16u; i++) {
+      logit = fma(head[i / 4u][i % 4u], group_values[i].x, logit);
+    }
+    // @unroll
+    for (var i = 0u; i < 16u; i++) {
+      logit = fma(tail[i / 4u][i % 4u], group_values[16u + i].x, logit);
+    }
+    let limbs = limbs_of(logit);
+    let at = (row * params.experts + e) * 3u;
+    atomicAdd(&router[at], limbs.x);
+    atomicAdd(&router[at + 1u], limbs.y);
+    atomicAdd(&router[at + 2u], limbs.z);
+  }
+}

@@ -1,0 +1,71 @@
+import source from "./decode_prepare.wgsl" with { type: "text" };
+import { pieces } from "./decode_shape.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { type BufferUse, type Recorder } from "./gpu/recorder.ts";
+import { groupCount } from "./matrix.ts";
+
+const PARAMS = {
+  columns: "u32",
+  groups: "u32",
+  row_start: "u32",
+  gather: "u32",
+  even_first: "u32",
+} as const;
+
+const THREADS = 256;
+
+export type DecodePreparePipeline = Pipeline<typeof PARAMS>;
+
+export const decodePrepareKernel = defineKernel({
+  name: "decode_prepare",
+  source,
+  preludes: pieces("nan", "activation_group"),
+  bindings: ["read", "read", "read", "write", "write"],
+  params: PARAMS,
+});
+
+export interface DecodePrepareBuffers {
+  /** read: u32 [rowCount], used where `gather`. */
+  readonly rows: BufferUse;
+  /** read: f32 [..][columns]. */
+  readonly residual: BufferUse;
+  /** read: f32 [columns]. */
+  readonly weight: BufferUse;
+  /** write: activation groups [rowCount][groups][3 quads]. */
+  readonly groups: BufferUse;
+  /** write: f32 [rowCount][columns]. */
+  readonly scaled: BufferUse;
+}
+
+export function compileDecodePrepare(gpu: Gpu): Promise<DecodePreparePipeline> {
+  return decodePrepareKernel.compile(gpu, {}, undefined, { GROUP_THREADS: THREADS });
+}
+
+/** Rows [rowStart, + rowCount) of the residual, or those that `rows` names where `gather`. */
+export function decodePrepare(
+  recorder: Recorder,
+  pipeline: DecodePreparePipeline,
+  { rows, residual, weight, groups, scaled }: DecodePrepareBuffers,
+  sizes: {
+    readonly columns: number;
+    readonly rowStart: number;
+    readonly rowCount: number;
+    readonly gather: boolean;
+    readonly evenFirst: number;
+  },
+): void {
+  const { columns, rowStart, rowCount, gather, evenFirst } = sizes;
+  recorder.dispatch(
+    pipeline,
+    [rows, residual, weight, groups, scaled],
+    {
+      columns,
+      groups: groupCount(columns),
+      row_start: rowStart,
+      gather: gather ? 1 : 0,
+      even_first: evenFirst,
+    },
+    [Math.ceil(columns / THREADS), rowCount],
+  );
+}

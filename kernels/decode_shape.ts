@@ -1,0 +1,75 @@
+/** What the kernels for sequences with one row share: literals, preludes, buffers of groups. */
+import type { Gpu } from "./gpu/gpu.ts";
+import type { Prelude } from "./gpu/kernel.ts";
+import activationGroup from "./lib/activation_group.wgsl" with { type: "text" };
+import decodeSplits from "./lib/decode_splits.wgsl" with { type: "text" };
+import decodeIn from "./lib/decode_in.wgsl" with { type: "text" };
+import floatRows from "./lib/float_rows.wgsl" with { type: "text" };
+import limbs from "./lib/limbs.wgsl" with { type: "text" };
+import nan from "./lib/nan.wgsl" with { type: "text" };
+import orderKey from "./lib/order_key.wgsl" with { type: "text" };
+import q4Group from "./lib/q4_group.wgsl" with { type: "text" };
+import q8Group from "./lib/q8_group.wgsl" with { type: "text" };
+import qRows from "./lib/q_rows.wgsl" with { type: "text" };
+import rowNorm from "./lib/row_norm.wgsl" with { type: "text" };
+import sigmoid from "./lib/sigmoid.wgsl" with { type: "text" };
+import softplus from "./lib/softplus.wgsl" with { type: "text" };
+import workgroupSum from "./lib/workgroup_sum.wgsl" with { type: "text" };
+import { groupCount } from "./matrix.ts";
+import { scratch } from "./scratch.ts";
+import { type FloatFormat, weightPreludes } from "./weight_preludes.ts";
+
+export type GroupedFormat = "q8" | "q4";
+
+const SOURCES = {
+  activation_group: activationGroup,
+  decode_in: decodeIn,
+  decode_splits: decodeSplits,
+  float_rows: floatRows,
+  limbs,
+  nan,
+  order_key: orderKey,
+  q_rows: qRows,
+  row_norm: rowNorm,
+  sigmoid,
+  softplus,
+  workgroup_sum: workgroupSum,
+} as const;
+
+/** Pieces of kernels/lib by name, in that order. */
+export function pieces(...names: readonly (keyof typeof SOURCES)[]): Prelude[] {
+  return names.map((name) => ({ name: `lib/${name}.wgsl`, source: SOURCES[name] }));
+}
+
+/** How rows of q8 and q4 are read. */
+export function groupedPieces(format: GroupedFormat): Prelude[] {
+  const source = format === "q4" ? q4Group : q8Group;
+  return [{ name: `lib/${format}_group.wgsl`, source }, ...pieces("q_rows")];
+}
+
+/** How float weights without scales are read. */
+export function floatPieces(format: FloatFormat): Prelude[] {
+  return [...weightPreludes(format)];
+}
+
+/** Literals of lib/q_rows.wgsl for rows of `columns`: `lanes` threads a row, `rows` rows each. */
+export function rowLiterals(columns: number, lanes: number, rows: number): Record<string, number> {
+  const groups = groupCount(columns);
+  const full = Math.floor(groups / lanes);
+  return { LANES: lanes, FULL: full, REST: groups > full * lanes ? 1 : 0, ROWS: rows };
+}
+
+/** Literals of lib/row_norm.wgsl. */
+export function normLiterals(columns: number, threads: number): Record<string, number> {
+  return { NORM_THREADS: threads, NORM_SUMS: Math.min(threads, groupCount(columns)) };
+}
+
+/** Activation groups [rows][columns / 32][3 quads]. */
+export function activationGroups(gpu: Gpu, label: string, rows: number, columns: number) {
+  return scratch(gpu, label, 12 * rows * groupCount(columns));
+}
+
+/** Whether activations for weights of this format have their even columns first. */
+export function evenFirst(format: string): number {
+  return format === "q4" ? 1 : 0;
+}

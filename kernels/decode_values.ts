@@ -1,0 +1,92 @@
+import source from "./decode_values.wgsl" with { type: "text" };
+import { floatPieces, pieces } from "./decode_shape.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import type { BufferUse, Recorder } from "./gpu/recorder.ts";
+import type { Matrix } from "./matrix.ts";
+import { valueQuads } from "./mla_attention.ts";
+import { readWhole } from "./scratch.ts";
+import type { MlaShape } from "./types.ts";
+import { type FloatFormat, segmentCount } from "./weight_preludes.ts";
+
+const PARAMS = {
+  row_start: "u32",
+  head_count: "u32",
+  nope_dim: "u32",
+  value_dim: "u32",
+  latent_dim: "u32",
+  value_quads: "u32",
+  segments: "u32",
+  slices: "u32",
+  even_first: "u32",
+} as const;
+
+const THREADS = 128;
+/** Value channels of one workgroup. */
+const CHANNELS = 32;
+
+export type DecodeValuesPipeline = Pipeline<typeof PARAMS>;
+
+export const decodeValuesKernel = defineKernel({
+  name: "decode_values",
+  source,
+  bindings: ["read", "read", "read", "read", "write"],
+  params: PARAMS,
+});
+
+/** `kvBFormat`: of kv_b. */
+export function compileDecodeValues(
+  gpu: Gpu,
+  kvBFormat: FloatFormat,
+  { latentDim }: MlaShape,
+): Promise<DecodeValuesPipeline> {
+  const preludes = [
+    ...floatPieces(kvBFormat),
+    ...pieces("nan", "decode_splits", "activation_group"),
+  ];
+  const literals = { GROUP_THREADS: THREADS, LATENT_QUADS: 4 * segmentCount(latentDim) };
+  return decodeValuesKernel.compile(gpu, {}, preludes, literals);
+}
+
+export interface DecodeValuesBuffers {
+  /** read: `StepBuffers.singles`. */
+  readonly rows: BufferUse;
+  /** read: of the rows' splits, as decode_attention writes them. */
+  readonly sums: BufferUse;
+  readonly maxima: BufferUse;
+  /** write: activation groups [rowCount][headCount valueDim / 32][3 quads]. */
+  readonly groups: BufferUse;
+}
+
+/** o of rows [rowStart, + rowCount). */
+export function decodeValues(
+  recorder: Recorder,
+  pipeline: DecodeValuesPipeline,
+  kvB: Matrix,
+  { rows, sums, maxima, groups }: DecodeValuesBuffers,
+  shape: MlaShape,
+  { rowStart, rowCount, evenFirst }: {
+    readonly rowStart: number;
+    readonly rowCount: number;
+    readonly evenFirst: number;
+  },
+): void {
+  const { headCount, nopeDim, valueDim, latentDim } = shape;
+  const slices = valueDim / CHANNELS;
+  recorder.dispatch(
+    pipeline,
+    [rows, sums, maxima, readWhole(kvB), groups],
+    {
+      row_start: rowStart,
+      head_count: headCount,
+      nope_dim: nopeDim,
+      value_dim: valueDim,
+      latent_dim: latentDim,
+      value_quads: valueQuads(shape),
+      segments: segmentCount(latentDim),
+      slices,
+      even_first: evenFirst,
+    },
+    [headCount * slices, rowCount],
+  );
+}

@@ -1,0 +1,26 @@
+// 1 / sqrt(mean of squares + epsilon) of a row of activation groups, whose third quads hold the
+// sums of squares. The kernel declares x: array<vec4<u32>> and has NORM_THREADS threads.
+
+const NORM_THREADS: u32 = 128u;
+// The smaller of NORM_THREADS and the groups of a row.
+const NORM_SUMS: u32 = 128u;
+
+var<workgroup> norm_squares: array<f32, NORM_THREADS>;
+
+// Called by all threads before a barrier of the kernel; `row_factor` after it.
+fn gather_squares(thread: u32, x_quad: u32, groups: u32) {
+  var sum = 0.0;
+  for (var group = thread; group < groups; group += NORM_THREADS) {
+    sum += bitcast<f32>(x[x_quad + 3u * group + 2u].z);
+  }
+  norm_squares[thread] = sum;
+}
+
+fn row_factor(columns: u32, epsilon: f32) -> f32 {
+  var sum = 0.0;
+  // @unroll
+  for (var i = 0u; i < NORM_SUMS; i++) {
+    sum += norm_squares[i];
+  }
+  return 1.0 / sqrt(sum / f32(columns) + epsilon);
+}
