@@ -5,7 +5,13 @@ import { read, type Recorder, write } from "./gpu/recorder.ts";
 import source from "./embed.wgsl" with { type: "text" };
 import type { Matrix } from "./matrix.ts";
 import type { WeightFormat } from "./types.ts";
-import { SCALE_PARAMS, scaleParams, segmentCount, weightPreludes } from "./weight_preludes.ts";
+import {
+  SCALE_PARAMS,
+  scaleParams,
+  segmentCount,
+  weightPreludes,
+  weightSegments,
+} from "./weight_preludes.ts";
 
 const PARAMS = {
   row_count: "u32",
@@ -13,6 +19,7 @@ const PARAMS = {
   row_start: "u32",
   columns: "u32",
   segments: "u32",
+  weight_segments: "u32",
   ...SCALE_PARAMS,
 } as const;
 
@@ -56,6 +63,7 @@ export function embed(
         row_start: part.rowStart,
         columns,
         segments,
+        weight_segments: weightSegments(matrix.spec),
         ...scaleParams(matrix.spec),
       },
       spread(Math.ceil(rowCount * segments / THREADS)),

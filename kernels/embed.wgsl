@@ -1,7 +1,8 @@
 // y[row] = W[tokens[row]], for tokens among the rows of W's part.
 //
 //   tokens   u32 [row_count]
-//   weights  elements [weight_rows][16 segments]: rows [row_start, + weight_rows) of the matrix
+//   weights  elements [weight_rows][16 weight_segments], in q8 and q4 with their scales: rows
+//            [row_start, + weight_rows) of the matrix
 //   scales   f32 [scale_rows][scale_columns] of the whole matrix (fp8 only)
 //   y        f32 [row_count][columns]
 //
@@ -13,6 +14,7 @@ struct Params {
   row_start: u32,
   columns: u32,
   segments: u32,
+  weight_segments: u32,
   rows_per_scale: u32,
   columns_per_scale: u32,
   scale_rows: u32,
@@ -43,7 +45,7 @@ fn main(
   if (token < params.row_start || token - params.row_start >= params.weight_rows) {
     return;
   }
-  let stored = weights16((token - params.row_start) * params.segments + segment);
+  let stored = weights16((token - params.row_start) * params.weight_segments + segment);
   let values = scaled16(stored, 0u, token, segment);
   // @unroll
   for (var i = 0u; i < 16u; i++) {

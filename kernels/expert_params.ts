@@ -32,6 +32,7 @@ export interface ExpertRows {
   /** From `groupTokens`. */
   readonly tiles: GPUBuffer;
   readonly order: GPUBuffer;
+  readonly pairCount: number;
   /** Tiles to dispatch; empty ones end at once. */
   readonly tileLimit: number;
 }

@@ -1,66 +1,153 @@
 /**
  * Linear layers of routed experts: y[pair] = W[expert of pair] x.
  *
- * Few tokens an expert go through expert_matvec, more through expert_matmul. Both add in the order
- * of lib/matvec_rows.wgsl, so a token's result does not depend on which other tokens are routed.
+ * Stacks of q8 and q4 take x rounded to int8 and add group by group (lib/q_tile.wgsl). For the
+ * others few tokens an expert go through expert_matvec, more through expert_matmul, which add in the
+ * order of lib/matvec_rows.wgsl. So a token's result does not depend on which others are routed.
  */
 import { compileExpertMatmul, expertMatmul, type ExpertMatmulPipeline } from "./expert_matmul.ts";
 import { compileExpertMatvec, expertMatvec, type ExpertMatvecPipeline } from "./expert_matvec.ts";
 import type { ExpertRows } from "./expert_params.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import type { Recorder } from "./gpu/recorder.ts";
-import type { Matrix } from "./matrix.ts";
+import { isGrouped, type Matrix } from "./matrix.ts";
 import { MATVEC_X_ROWS } from "./matvec.ts";
+import { groupedFormats, QExpertProjections } from "./q_projection.ts";
+import type { GroupedFormat } from "./q_tile.ts";
+import {
+  compileQuantizeRows,
+  QuantizedRows,
+  quantizeRows,
+  type QuantizeRowsPipeline,
+  stepCount,
+} from "./quantize_rows.ts";
 import type { WeightFormat } from "./types.ts";
+import type { FloatFormat } from "./weight_preludes.ts";
 
-/** From this many pairs an expert on average, tiles are multiplied instead of weights streamed. */
-const MATMUL_PAIRS_PER_EXPERT = 8;
-const MATMUL_TILE_ROWS = 32;
+/**
+ * Pairs of one tile, by pairs an expert on average, the most first: the padding of an expert's last
+ * tile is to be small beside its pairs. The smallest tiles stream the weights.
+ */
+const TILE_SIZES = [
+  { pairsPerExpert: 48, size: 64 },
+  { pairsPerExpert: 8, size: 32 },
+  { pairsPerExpert: 0, size: MATVEC_X_ROWS },
+] as const;
+const MATMUL_TILE_ROWS = [32, 64] as const;
 
-interface Pipelines {
+interface FloatPipelines {
   readonly matvec: ExpertMatvecPipeline;
-  readonly matmul: ExpertMatmulPipeline;
+  readonly matmul: ReadonlyMap<number, ExpertMatmulPipeline>;
+}
+
+/** What q8 and q4 need. */
+interface Grouped {
+  readonly formats: ReadonlySet<WeightFormat>;
+  readonly projections: QExpertProjections;
+  readonly quantize: QuantizeRowsPipeline;
+  /** Rows that come as floats. */
+  readonly rounded: QuantizedRows;
 }
 
 export class ExpertProjections {
-  readonly #pipelines = new Map<WeightFormat, Pipelines>();
+  private constructor(
+    private readonly floats: ReadonlyMap<FloatFormat, FloatPipelines>,
+    private readonly grouped: Grouped | null,
+  ) {}
 
-  private constructor() {}
-
-  /** Compiles what stacks of these formats need. */
-  static async create(gpu: Gpu, formats: Iterable<WeightFormat>): Promise<ExpertProjections> {
-    const created = new ExpertProjections();
-    await Promise.all([...new Set(formats)].map(async (format) => {
-      const [matvec, matmul] = await Promise.all([
-        compileExpertMatvec(gpu, format),
-        compileExpertMatmul(gpu, format, MATMUL_TILE_ROWS),
-      ]);
-      created.#pipelines.set(format, { matvec, matmul });
-    }));
-    return created;
+  /**
+   * Compiles what stacks of these formats need. `shapes`: the largest x that `project` is given for
+   * stacks of q8 and q4.
+   */
+  static async create(
+    gpu: Gpu,
+    formats: Iterable<WeightFormat>,
+    shapes: readonly { readonly rows: number; readonly columns: number }[],
+  ): Promise<ExpertProjections> {
+    const wanted = [...new Set(formats)];
+    const [grouped, ...floats] = await Promise.all([
+      createGrouped(gpu, groupedFormats(wanted), shapes),
+      ...wanted.filter((format) => !isGrouped(format)).map(async (format) => {
+        const [matvec, ...matmul] = await Promise.all([
+          compileExpertMatvec(gpu, format),
+          ...MATMUL_TILE_ROWS.map((rows) => compileExpertMatmul(gpu, format, rows)),
+        ]);
+        const byRows = new Map(MATMUL_TILE_ROWS.map((rows, index) => [rows, matmul[index]!]));
+        return [format, { matvec, matmul: byRows }] as const;
+      }),
+    ]);
+    return new ExpertProjections(new Map(floats), grouped);
   }
 
   /** Pairs of one tile, which the tokens must be grouped into for `project`. */
   static tileSize(pairCount: number, expertCount: number): number {
-    return pairCount >= MATMUL_PAIRS_PER_EXPERT * expertCount ? MATMUL_TILE_ROWS : MATVEC_X_ROWS;
+    return TILE_SIZES.find((tile) => pairCount >= tile.pairsPerExpert * expertCount)!.size;
   }
 
-  /** y[pair] = W[expert of pair] x, in tiles of `tileSize` pairs. Shapes as in `ExpertRows`. */
-  project(recorder: Recorder, matrix: Matrix, rows: ExpertRows, tileSize: number): void {
+  /**
+   * y[pair] = W[expert of pair] x, in tiles of `tileSize` pairs. Shapes as in `ExpertRows`; x may
+   * come rounded, where the stack is of q8 or q4.
+   */
+  project(
+    recorder: Recorder,
+    matrix: Matrix,
+    rows: Omit<ExpertRows, "x"> & { readonly x: GPUBuffer | QuantizedRows },
+    tileSize: number,
+  ): void {
     const { spec } = matrix;
-    const pipelines = this.#pipelines.get(spec.format);
-    if (pipelines === undefined) {
-      throw new Error(
-        `project through "${spec.key}": wanted a prepared format, found ${spec.format}`,
-      );
-    }
+    const { x } = rows;
+    const fail = (wanted: string, found: string) => {
+      throw new Error(`project through "${spec.key}": wanted ${wanted}, found ${found}`);
+    };
     if (rows.xStride < spec.columns || rows.yStride < rows.yOffset + spec.rows) {
-      throw new Error(
-        `project through "${spec.key}": wanted rows of at least ${spec.columns} in x and ` +
-          `${rows.yOffset + spec.rows} in y, found ${rows.xStride} and ${rows.yStride}`,
+      fail(
+        `rows of at least ${spec.columns} in x and ${rows.yOffset + spec.rows} in y`,
+        `${rows.xStride} and ${rows.yStride}`,
       );
     }
-    if (tileSize === MATVEC_X_ROWS) expertMatvec(recorder, pipelines.matvec, matrix, rows);
-    else expertMatmul(recorder, pipelines.matmul, matrix, rows);
+    if (isGrouped(spec.format)) {
+      if (!this.grouped?.formats.has(spec.format)) fail("a prepared format", spec.format);
+      const rounded = x instanceof QuantizedRows ? x : this.#rounded(recorder, matrix, x, rows);
+      this.grouped!.projections.project(recorder, matrix, rounded, rows, tileSize);
+      return;
+    }
+    const pipelines = this.floats.get(spec.format);
+    const values = x instanceof QuantizedRows ? x.values : x;
+    if (pipelines === undefined || values === null) {
+      fail("a prepared format and floats in x", spec.format);
+      return;
+    }
+    const floatRows = { ...rows, x: values };
+    const matmul = pipelines.matmul.get(tileSize);
+    if (matmul === undefined) expertMatvec(recorder, pipelines.matvec, matrix, floatRows);
+    else expertMatmul(recorder, matmul, matrix, floatRows);
   }
+
+  /** The rows of x in int8, until the next call. */
+  #rounded(
+    recorder: Recorder,
+    { spec }: Matrix,
+    x: GPUBuffer,
+    { xStride, pairCount, pairsPerXRow }: Omit<ExpertRows, "x">,
+  ): QuantizedRows {
+    const { quantize, rounded } = this.grouped!;
+    const rowCount = Math.ceil(pairCount / pairsPerXRow);
+    quantizeRows(recorder, quantize, x, xStride, rounded, spec.columns, rowCount);
+    return rounded;
+  }
+}
+
+async function createGrouped(
+  gpu: Gpu,
+  formats: readonly GroupedFormat[],
+  shapes: readonly { readonly rows: number; readonly columns: number }[],
+): Promise<Grouped | null> {
+  if (formats.length === 0) return null;
+  const [projections, quantize] = await Promise.all([
+    QExpertProjections.create(gpu, formats),
+    compileQuantizeRows(gpu),
+  ]);
+  const steps = Math.max(...shapes.map(({ rows, columns }) => rows * stepCount(columns)));
+  const rounded = QuantizedRows.allocate(gpu, "experts' rows", steps, 1);
+  return { formats: new Set(formats), projections, quantize, rounded };
 }

@@ -202,7 +202,13 @@ export class MoeBlock {
       compileRouter(gpu),
       compileGroupTokens(gpu, shape.moe.expertCount + sharedCount),
       compileCombineExperts(gpu),
-      ExpertProjections.create(gpu, expertFormats),
+      ExpertProjections.create(gpu, expertFormats, [
+        { rows: capacity.rows, columns: shape.hiddenSize },
+        {
+          rows: capacity.rows * (shape.moe.expertsPerToken + sharedCount),
+          columns: shape.moe.intermediateSize,
+        },
+      ]),
     ]);
     const pipelines = { norm, silu, router, group, combine, experts };
     const buffers = moeBuffers(gpu, shape, capacity, sharedCount);
@@ -292,7 +298,7 @@ export class MoeBlock {
     const { intermediateSize: width } = moe;
     const { experts, silu } = this.pipelines;
     const limit = tileLimit(pairCount, this.stackSize, tileSize);
-    const common = { order, tiles, tileLimit: limit };
+    const common = { order, tiles, pairCount, tileLimit: limit };
     const inward = {
       ...common,
       x: normed,

@@ -6,7 +6,13 @@ import { latentQuads } from "./latent_cache.ts";
 import type { Matrix } from "./matrix.ts";
 import source from "./mla_absorb.wgsl" with { type: "text" };
 import type { MlaShape, WeightFormat } from "./types.ts";
-import { SCALE_PARAMS, scaleParams, segmentCount, weightPreludes } from "./weight_preludes.ts";
+import {
+  SCALE_PARAMS,
+  scaleParams,
+  segmentCount,
+  weightPreludes,
+  weightSegments,
+} from "./weight_preludes.ts";
 
 const THREADS = 128;
 /** Threads that share a segment. */
@@ -22,6 +28,7 @@ const PARAMS = {
   value_dim: "u32",
   latent_dim: "u32",
   segments: "u32",
+  weight_segments: "u32",
   absorbed_stride: "u32",
   weight_rows: "u32",
   row_start: "u32",
@@ -74,6 +81,7 @@ export function mlaAbsorb(
         value_dim: valueDim,
         latent_dim: latentDim,
         segments,
+        weight_segments: weightSegments(kvB.spec),
         absorbed_stride: absorbedStride,
         weight_rows: part.rowCount,
         row_start: part.rowStart,

@@ -3,8 +3,9 @@
 //   absorbed = K^T qn | qp
 //
 //   queries   f32 [rows][head_count][nope_dim + shared_key_dim] = qn | qp
-//   weights   elements [weight_rows][16 segments]: rows [row_start, + weight_rows) of kv_b, whose
-//             rows are per head nope_dim key rows, then value_dim value rows
+//   weights   elements [weight_rows][16 weight_segments], in q8 and q4 with their scales: rows
+//             [row_start, + weight_rows) of kv_b, whose rows are per head nope_dim key rows,
+//             then value_dim value rows
 //   scales    f32 grid of the whole matrix (fp8 only)
 //   absorbed  f32 [rows][head_count][absorbed_stride], zeros after the last channel; where a head's
 //             key rows are split over parts, the later parts add
@@ -20,6 +21,7 @@ struct Params {
   value_dim: u32,
   latent_dim: u32,
   segments: u32,
+  weight_segments: u32,
   absorbed_stride: u32,
   weight_rows: u32,
   row_start: u32,
@@ -76,7 +78,7 @@ fn main(
   var sum = mat4x4<f32>();
   if (segment < params.segments) {
     for (var row = begin + lane; row < end; row += LANES) {
-      let at = (row - params.row_start) * params.segments + segment;
+      let at = (row - params.row_start) * params.weight_segments + segment;
       sum += scaled16(weights16(at), 0u, row, segment) * queries[query + row - head_row];
     }
   }

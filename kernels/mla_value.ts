@@ -5,7 +5,13 @@ import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
 import type { Matrix } from "./matrix.ts";
 import source from "./mla_value.wgsl" with { type: "text" };
 import type { MlaShape, WeightFormat } from "./types.ts";
-import { SCALE_PARAMS, scaleParams, segmentCount, weightPreludes } from "./weight_preludes.ts";
+import {
+  SCALE_PARAMS,
+  scaleParams,
+  segmentCount,
+  weightPreludes,
+  weightSegments,
+} from "./weight_preludes.ts";
 
 /** Threads that share a value channel. */
 const LANES = 16;
@@ -17,6 +23,7 @@ const PARAMS = {
   nope_dim: "u32",
   value_dim: "u32",
   segments: "u32",
+  weight_segments: "u32",
   weight_rows: "u32",
   row_start: "u32",
   head_groups: "u32",
@@ -62,6 +69,7 @@ export function mlaValue(
         nope_dim: nopeDim,
         value_dim: valueDim,
         segments,
+        weight_segments: weightSegments(kvB.spec),
         weight_rows: part.rowCount,
         row_start: part.rowStart,
         head_groups: headGroups,

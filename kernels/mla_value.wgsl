@@ -2,8 +2,9 @@
 // kv_b: o = V z.
 //
 //   context  f32 [rows][head_count][16 segments] = z, zeros after the last channel
-//   weights  elements [weight_rows][16 segments]: rows [row_start, + weight_rows) of kv_b, whose
-//            rows are per head nope_dim key rows, then value_dim value rows
+//   weights  elements [weight_rows][16 weight_segments], in q8 and q4 with their scales: rows
+//            [row_start, + weight_rows) of kv_b, whose rows are per head nope_dim key rows, then
+//            value_dim value rows
 //   scales   f32 grid of the whole matrix (fp8 only)
 //   o        f32 [rows][head_count][value_dim]
 //
@@ -15,6 +16,7 @@ struct Params {
   nope_dim: u32,
   value_dim: u32,
   segments: u32,
+  weight_segments: u32,
   weight_rows: u32,
   row_start: u32,
   head_groups: u32,
@@ -50,7 +52,7 @@ fn main(
   var sum = 0.0;
   if (used) {
     for (var segment = thread % LANES; segment < params.segments; segment += LANES) {
-      let at = (row - params.row_start) * params.segments + segment;
+      let at = (row - params.row_start) * params.weight_segments + segment;
       let w = scaled16(weights16(at), 0u, row, segment);
       let z = (row_head * params.segments + segment) * 4u;
       sum += (dot(w[0], context[z]) + dot(w[1], context[z + 1u])) +

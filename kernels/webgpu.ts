@@ -117,7 +117,7 @@ export class WebGpuDevice {
     const { gpu, shape } = this;
     const weights = this.#declared();
     const projections = await Projections.create(gpu, Math.max(capacity.rows, capacity.logitRows));
-    await projections.prepare(weights.formats(false));
+    await projections.prepare(weights.formats(false), weights.groupedColumns());
     const { layers, hiddenSize, vocabularySize } = shape;
     const { slots, logitRows } = capacity;
     const states = layers.map(({ mixer }) =>

@@ -119,6 +119,12 @@ export class WeightTable {
     return new Set(matrices.map(({ spec }) => spec.format));
   }
 
+  /** Most columns of any q8 or q4 matrix. */
+  groupedColumns(): number {
+    const grouped = [...this.#matrices.values()].filter(({ spec }) => isGrouped(spec.format));
+    return Math.max(0, ...grouped.map(({ spec }) => spec.columns));
+  }
+
   /** Formats of the MLA layers' kv_b, which is read by kernels of its own. */
   kvBFormats(): Set<WeightFormat> {
     const matrices = [...this.#matrices.values()].filter(({ spec }) => spec.key.endsWith(".kv_b"));

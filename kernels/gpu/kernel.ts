@@ -95,6 +95,7 @@ async function build<P extends ParamTypes>(
   const pieces = expandPieces(
     [...preludes, { name: `${name}.wgsl`, source: definition.source }],
     literals,
+    constants,
   );
   const code = pieces.map(({ source }) => source).join("\n");
   device.pushErrorScope("validation");
@@ -140,9 +141,13 @@ function layoutEntries(bindings: readonly Access[]): GPUBindGroupLayoutEntry[] {
 function expandPieces(
   pieces: readonly Prelude[],
   literals: Readonly<Record<string, number>>,
+  overrides: Readonly<Record<string, number>>,
 ): Prelude[] {
   const sources = setConstants(pieces.map(({ source }) => source), literals);
-  const constants = new Map(sources.flatMap((source) => [...literalConstants(source)]));
+  const constants = new Map([
+    ...Object.entries(overrides),
+    ...sources.flatMap((source) => [...literalConstants(source)]),
+  ]);
   return pieces.map(({ name }, index) => ({
     name,
     source: unroll(sources[index]!, name, constants),

@@ -9,9 +9,10 @@
  *       acc[i] += a[i] * b;
  *     }
  *
- * The bound may be a literal or a module-level `const` with a literal value, of this file or of
- * `constants`; marked loops nest. The variable is replaced by its value as a whole word, and constant expressions in brackets are left
- * to the compiler.
+ * The bound may be a literal, a module-level `const` with a literal value, or one of `constants`:
+ * those of other pieces of the shader and the `override`s that the pipeline sets. Marked loops nest.
+ * The variable is replaced by its value as a whole word, and constant expressions in brackets are
+ * left to the compiler.
  */
 
 const MARK = /^[ \t]*\/\/ @unroll[ \t]*$/;
@@ -21,7 +22,8 @@ const LOOP = /^[ \t]*for \(var (\w+)(?:: u32)? = (\w+); \1 < (\w+); \1(?:\+\+| \
 const UNROLL_LIMIT = 256;
 
 /**
- * Returns `source` with every marked loop expanded. Throws Error naming file and line otherwise.
+ * Returns `source` with every marked loop expanded; `overrides`: values that the pipeline sets.
+ * Throws Error naming file and line otherwise.
  */
 export function unroll(
   source: string,

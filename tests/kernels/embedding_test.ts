@@ -7,7 +7,7 @@ import { dequantize } from "../reference/formats.ts";
 import { randomSource } from "../reference/random.ts";
 import { CAPACITY } from "./capacity.ts";
 import { guarded, takeGuarded, withGpu } from "./harness.ts";
-import { assertSameBits, FORMATS, randomMatrix } from "./weights.ts";
+import { assertSameBits, FORMATS, GROUPED_FORMATS, randomGroups, randomMatrix } from "./weights.ts";
 
 const SEED = 51;
 
@@ -29,10 +29,12 @@ async function run(
 withGpu("embed() copies rows exactly in every format, over several parts", async (gpu) => {
   const random = randomSource(SEED);
   const [rows, columns] = [777, 123];
-  for (const format of FORMATS) {
+  for (const format of [...FORMATS, ...GROUPED_FORMATS]) {
     const scale = { rowsPerScale: 10, columnsPerScale: 7 };
-    const wish = { format, rows, columns, scale, bindingLimitBytes: 64_000 };
-    const { matrix, values } = randomMatrix(gpu, random, wish);
+    const wish = { rows, columns, scale, bindingLimitBytes: 40_000 };
+    const { matrix, values } = format === "q8" || format === "q4"
+      ? randomGroups(gpu, random, { ...wish, format })
+      : randomMatrix(gpu, random, { ...wish, format });
     assert.ok(matrix.parts.length > 1);
     const embedding = await Embedding.create(gpu, CAPACITY, matrix);
     const tokens = Uint32Array.from({ length: 331 }, () => Math.floor(random() * rows));

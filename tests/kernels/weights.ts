@@ -4,10 +4,19 @@ import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { Matrix } from "../../kernels/matrix.ts";
 import type { FloatFormat } from "../../kernels/weight_preludes.ts";
 import { normalizedError, worstError } from "../reference/compare.ts";
-import { dequantize, quantize, type Reals, type ScaleGrid } from "../reference/formats.ts";
+import {
+  dequantize,
+  dequantizeGroups,
+  quantize,
+  quantizeGroups,
+  type Reals,
+  type ScaleGrid,
+} from "../reference/formats.ts";
 import { normals } from "../reference/random.ts";
 
 export const FORMATS: readonly FloatFormat[] = ["f32", "f16", "bf16", "fp8"];
+
+export const GROUPED_FORMATS = ["q8", "q4"] as const;
 
 /** What `randomMatrix` makes; matrices, scales and the binding limit default to 1, none, none. */
 export interface MatrixWish {
@@ -42,6 +51,35 @@ export function randomMatrix(
     matrix.write(index, 0, stored.bytes);
     if (grid !== null) matrix.writeScales(index, Float32Array.from(grid.values));
     values.push(dequantize(stored));
+  }
+  return { matrix, values };
+}
+
+/**
+ * A q8 or q4 matrix as `randomMatrix` makes others. Some groups are zero, some have a subnormal f16
+ * as their scale.
+ */
+export function randomGroups(
+  gpu: Gpu,
+  random: () => number,
+  wish: Omit<MatrixWish, "format" | "scale"> & { readonly format: "q8" | "q4" },
+): { matrix: Matrix; values: Float64Array[] } {
+  const { format, rows, columns, matrices = 1 } = wish;
+  const spec = { key: `random.${format}`, format, matrices, rows, columns, scale: null };
+  const matrix = Matrix.allocate(gpu, spec, wish.bindingLimitBytes);
+  const values = [];
+  for (let index = 0; index < matrices; index++) {
+    const weights = normals(random, rows * columns, 0.5);
+    for (let start = 0; start < weights.length; start += 32) {
+      const dice = random();
+      const factor = dice < 0.03 ? 0 : dice < 0.06 ? 1e-5 : 1;
+      for (let i = start; i < Math.min(start + 32, weights.length); i++) weights[i]! *= factor;
+    }
+    const stored = quantizeGroups(weights, rows, columns, format);
+    matrix.write(index, 0, stored.bytes);
+    const { buffer, byteOffset, byteLength } = stored.scales;
+    matrix.writeGroupScales(index, 0, new Uint8Array(buffer, byteOffset, byteLength));
+    values.push(dequantizeGroups(stored));
   }
   return { matrix, values };
 }

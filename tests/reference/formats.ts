@@ -207,14 +207,16 @@ export function dequantizeGroups(matrix: GroupedMatrix): Float64Array {
 
 /**
  * Activations [rows, columns] as the integer kernels see them: each group of 32 columns of a row
- * rounded to int8 multiples of its largest magnitude / 127 (f32 arithmetic, ties to even).
+ * rounded to int8 multiples of its largest magnitude / 127 (f32 arithmetic, ties to even). Groups
+ * below 2^-100 count as 0.
  */
 export function roundToInt8Groups(x: Reals, columns: number): Float64Array {
   const result = new Float64Array(x.length);
   for (let start = 0; start < x.length; start += columns) {
     for (let first = start; first < start + columns; first += GROUP) {
       const end = Math.min(first + GROUP, start + columns);
-      const scale = Math.fround(largestMagnitude(x, first, end) / 127);
+      const largest = largestMagnitude(x, first, end);
+      const scale = largest >= 2 ** -100 ? Math.fround(largest / 127) : 0;
       const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
       for (let i = first; i < end; i++) {
         result[i] = roundHalfEven(Math.fround(x[i]! * inverse)) * scale;

@@ -26,6 +26,12 @@ Deno.test("unroll() expands nested marked loops", () => {
   ]);
 });
 
+Deno.test("unroll() takes bounds that the pipeline overrides", () => {
+  const source = "override N: u32 = 8u;\n// @unroll\nfor (var i = 0u; i < N; i++) {\na(i);\n}";
+  const lines = unroll(source, "x.wgsl", new Map([["N", 2]])).split("\n");
+  assert.deepStrictEqual(lines.filter((line) => line.startsWith("a")), ["a(0u);", "a(1u);"]);
+});
+
 Deno.test("unroll() names file and line of what it can't expand", () => {
   const wrong = [
     ["// @unroll\nlet x = 1;", /x\.wgsl:2: wanted "for .*found "let x = 1;"/],
