@@ -40,8 +40,8 @@ const CHOICES: u32 = 1u;
 var<workgroup> lane_sums: array<f32, 256u * CHOICES>;
 var<workgroup> shares: array<f32, 32u * CHOICES>;
 
-fn x_scale(quad: u32, meta: vec4<u32>) -> f32 {
-  return bitcast<f32>(meta.x);
+fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
+  return bitcast<f32>(info.x);
 }
 
 @compute @workgroup_size(256)

@@ -58,10 +58,10 @@ fn column_sum(thread: u32, value: f32) -> f32 {
   return (parts[column] + parts[32u + column]) + (parts[64u + column] + parts[96u + column]);
 }
 
-// Segments [from, to) of a float row that begins at segment `start`, times mixed from `x` on.
-fn rank_product(start: u32, x: u32, from: u32, to: u32) -> f32 {
+// Segments [begin, end) of a float row that begins at segment `start`, times mixed from `x` on.
+fn rank_product(start: u32, x: u32, begin: u32, end: u32) -> f32 {
   var sum = 0.0;
-  for (var segment = from; segment < to; segment++) {
+  for (var segment = begin; segment < end; segment++) {
     let w = weights16(start + segment);
     // @unroll
     for (var i = 0u; i < 16u; i++) {

@@ -44,8 +44,8 @@ const HEAD_GROUPS: u32 = 0u;
 
 var<workgroup> lane_sums: array<f32, 256>;
 
-fn x_scale(quad: u32, meta: vec4<u32>) -> f32 {
-  let scale = bitcast<f32>(meta.x);
+fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
+  let scale = bitcast<f32>(info.x);
   if (HEAD_GROUPS == 0u) {
     return scale;
   }

@@ -49,8 +49,8 @@ var<workgroup> keys: array<u32, EXPERTS + 1u>;
 // [rank] (expert, score) of the best.
 var<workgroup> best: array<vec2<u32>, CHOICES_MAX>;
 
-fn x_scale(quad: u32, meta: vec4<u32>) -> f32 {
-  return bitcast<f32>(meta.x);
+fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
+  return bitcast<f32>(info.x);
 }
 
 fn score_of(row: u32, e: u32, factor: f32) -> f32 {

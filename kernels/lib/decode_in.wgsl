@@ -11,8 +11,8 @@ const TILE: u32 = SLOTS * ROWS;
 
 var<workgroup> lane_sums: array<f32, 128u * ROWS>;
 
-fn x_scale(quad: u32, meta: vec4<u32>) -> f32 {
-  return bitcast<f32>(meta.x);
+fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
+  return bitcast<f32>(info.x);
 }
 
 // The product of row tile TILE + thread, valid for thread < TILE.

@@ -5,8 +5,8 @@
 // kernel that has as many lanes.
 //
 // The kernel declares blocks, x: array<vec4<u32>>, the latter in groups of three quads
-// (lib/activation_group.wgsl), and fn x_scale(quad, meta) -> f32, the scale of the group whose
-// third quad is `meta`. Loops: none, all are unrolled; FULL, REST and ROWS are set by the host.
+// (lib/activation_group.wgsl), and fn x_scale(quad, info) -> f32, the scale of the group whose
+// third quad is `info`. Loops: none, all are unrolled; FULL, REST and ROWS are set by the host.
 
 const LANES: u32 = 8u;
 // Groups that every lane takes; and 1 where the first lanes take one more.
@@ -43,13 +43,13 @@ fn add_group(
   let at = x_quad + 3u * group;
   let a = x[at];
   let b = x[at + 1u];
-  let meta = x[at + 2u];
-  let scale = x_scale(at, meta);
+  let info = x[at + 2u];
+  let scale = x_scale(at, info);
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
     let weight_row = min(row + r * row_step, row_last);
     let w = packed_group(block.quad + (weight_row * block.groups + group) * GROUP_QUADS);
-    let dot = group_dot(w, a, b, bitcast<i32>(meta.y));
+    let dot = group_dot(w, a, b, bitcast<i32>(info.y));
     (*sums)[r] = fma(f32(dot), group_scale(block, weight_row, group) * scale, (*sums)[r]);
   }
 }

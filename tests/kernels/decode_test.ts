@@ -1,0 +1,223 @@
+/**
+ * The fused kernels for sequences with one row against the generic ones, which have references of
+ * their own, block by block; and a whole model against the reference in f64.
+ */
+import assert from "node:assert";
+import type { Capacity, ModelShape, StepPlan } from "../../kernels/types.ts";
+import { WebGpuDevice } from "../../kernels/webgpu.ts";
+import { normalizedError } from "../reference/compare.ts";
+import { quantize } from "../reference/formats.ts";
+import { referenceForward, referenceZeroState } from "../reference/model.ts";
+import {
+  groupedSource,
+  groupTensors,
+  randomTensors,
+  tensorSpecs,
+} from "../reference/random_model.ts";
+import { randomSource } from "../reference/random.ts";
+import { plainRows } from "../tools/logit_rows.ts";
+
+const SHAPE: ModelShape = {
+  vocabularySize: 93,
+  hiddenSize: 96,
+  layers: [
+    { mixer: "kda", feedForward: "dense" },
+    { mixer: "mla", feedForward: "moe" },
+    { mixer: "kda", feedForward: "moe" },
+  ],
+  normEpsilon: 1e-5,
+  latentNormEpsilon: 1e-6,
+  kda: { headCount: 2, keyDim: 32, valueDim: 64, convolutionTaps: 4 },
+  mla: { headCount: 3, latentDim: 72, nopeDim: 40, sharedKeyDim: 24, valueDim: 32 },
+  denseIntermediateSize: 160,
+  moe: {
+    expertCount: 12,
+    expertsPerToken: 3,
+    intermediateSize: 64,
+    sharedIntermediateSize: 64,
+    routedScale: 1.7,
+    renormalize: true,
+  },
+};
+
+const CAPACITY: Capacity = {
+  slots: 4,
+  pages: 64,
+  pageTokens: 16,
+  rows: 64,
+  logitRows: 4,
+  logitEdits: 4,
+  sequences: 4,
+  pagesPerSequence: 16,
+  latentFormat: "f32",
+};
+
+type Grouped = ReturnType<typeof groupTensors>;
+
+async function loaded(shape: ModelShape, tensors: Grouped): Promise<WebGpuDevice> {
+  const device = await WebGpuDevice.create(shape);
+  const specs = [...tensors.grouped].map(([key, matrices]) => {
+    const { format, rows, columns } = matrices[0]!;
+    return { key, format, rows, columns, matrices: matrices.length, scale: null };
+  });
+  device.declare([...tensorSpecs(tensors.kept), ...specs]);
+  for (const [key, matrices] of tensors.kept) {
+    matrices.forEach(({ bytes }, matrix) => device.write(key, matrix, 0, bytes));
+  }
+  for (const [key, matrices] of tensors.grouped) {
+    matrices.forEach(({ bytes, scales }, matrix) => {
+      device.write(key, matrix, 0, bytes);
+      device.writeGroupScales(key, matrix, 0, new Uint8Array(scales.buffer));
+    });
+  }
+  await device.configure(CAPACITY);
+  return device;
+}
+
+interface Part {
+  readonly slot: number;
+  readonly past: number;
+  readonly tokens: readonly number[];
+}
+
+function planOf(parts: readonly Part[]): StepPlan {
+  let rowStart = 0;
+  const sequences = parts.map(({ slot, past, tokens }) => {
+    const pages = Uint32Array.from({ length: 16 }, (_, page) => 16 * slot + (page * 5) % 16);
+    const sequence = { slot, rowStart, rowCount: tokens.length, past, pages };
+    rowStart += tokens.length;
+    return sequence;
+  });
+  const last = sequences.map((sequence) => sequence.rowStart + sequence.rowCount - 1);
+  return {
+    tokens: Uint32Array.from(parts.flatMap(({ tokens }) => tokens)),
+    feeds: null,
+    sequences,
+    logits: plainRows(last),
+  };
+}
+
+/** One step: the residual after each block, and the logits of each part's last row. */
+async function run(device: WebGpuDevice, shape: ModelShape, parts: readonly Part[]) {
+  device.begin(planOf(parts));
+  device.embed();
+  const residuals: Float32Array[] = [];
+  for (const [layer, { mixer, feedForward }] of shape.layers.entries()) {
+    device[mixer](layer);
+    residuals.push(await device.readResidual());
+    device[feedForward](layer);
+    residuals.push(await device.readResidual());
+  }
+  device.logits();
+  const result = await device.finish().result();
+  const logits = [];
+  for (const index of parts.keys()) logits.push((await result.readRow(index)).slice());
+  return { residuals, logits };
+}
+
+/** Biases decide which experts are chosen: rounding to int8 must not flip a choice. */
+function randomModel() {
+  const random = randomSource(4_001);
+  const tensors = randomTensors(SHAPE, { format: "bf16" }, random, SHAPE.kda.keyDim);
+  for (const layer of [1, 2]) {
+    const bias = Float32Array.from({ length: 12 }, (_, e) => 2 * ((5 * e + layer) % 12));
+    tensors.set(`${layer}.moe.router_bias`, [quantize(bias, 1, 12, "f32")]);
+  }
+  return tensors;
+}
+
+const text = Array.from({ length: 40 }, (_, i) => (i * 29 + 7) % SHAPE.vocabularySize);
+
+for (const format of ["q4", "q8"] as const) {
+  Deno.test({
+    name: `decode kernels agree with the reference in f64, ${format}`,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn: async () => {
+      const tensors = groupTensors(randomModel(), format);
+      const weight = groupedSource(tensors);
+      const device = await loaded(SHAPE, tensors);
+      try {
+        const state = referenceZeroState(SHAPE);
+        const prompt = text.slice(0, 20);
+        referenceForward(SHAPE, weight, prompt, state);
+        await run(device, SHAPE, [{ slot: 1, past: 0, tokens: prompt }]);
+        for (let past = 20; past < text.length; past++) {
+          const tokens = [text[past]!];
+          const { residuals, logits } = await run(device, SHAPE, [{ slot: 1, past, tokens }]);
+          const wanted = referenceForward(SHAPE, weight, tokens, state);
+          residuals.forEach((found, block) => {
+            const error = normalizedError(found, wanted.blocks[block + 1]!.residual);
+            assert.ok(error < 2e-2, `token ${past}, ${wanted.blocks[block + 1]!.name}: ${error}`);
+          });
+          assert.ok(normalizedError(logits[0]!, wanted.logits) < 5e-2, `token ${past}, logits`);
+        }
+      } finally {
+        device.destroy();
+      }
+    },
+  });
+}
+
+for (const format of ["q4", "q8"] as const) {
+  Deno.test({
+    name: `decode kernels agree with the generic ones, which round alike, ${format}`,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn: async () => {
+      const device = await loaded(SHAPE, groupTensors(randomModel(), format));
+      const hidden = SHAPE.hiddenSize;
+      const errors: number[] = [];
+      try {
+        for (const slot of [0, 1]) {
+          await run(device, SHAPE, [{ slot, past: 0, tokens: text.slice(0, 20) }]);
+        }
+        for (let past = 20; past < text.length; past += 2) {
+          const [first, second] = [text[past]!, text[past + 1]!];
+          await run(device, SHAPE, [{ slot: 1, past, tokens: [first] }]);
+          const single = await run(device, SHAPE, [{ slot: 1, past: past + 1, tokens: [second] }]);
+          const pair = await run(device, SHAPE, [{ slot: 0, past, tokens: [first, second] }]);
+          single.residuals.forEach((found, block) => {
+            errors.push(normalizedError(found, pair.residuals[block]!.subarray(hidden)));
+          });
+          errors.push(normalizedError(single.logits[0]!, pair.logits[0]!));
+        }
+      } finally {
+        device.destroy();
+      }
+      // Sums in another order move a few activations across a rounding border.
+      errors.sort((a, b) => a - b);
+      const [median, worst] = [errors[errors.length >> 1]!, errors.at(-1)!];
+      console.log(`normalised squared error: median ${median}, worst ${worst}`);
+      assert.ok(median < 1e-4, `median ${median}`);
+      assert.ok(worst < 1e-2, `worst ${worst}`);
+    },
+  });
+}
+
+Deno.test({
+  name: "decode kernels give a row the same bits beside other rows and prompts",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    const device = await loaded(SHAPE, groupTensors(randomModel(), "q4"));
+    const prompts = [0, 1, 2].map((slot) => ({ slot, past: 0, tokens: text.slice(slot, 16) }));
+    const restart = async () => {
+      for (const slot of [0, 1, 2, 3]) device.zeroSlot(slot);
+      for (const part of prompts) await run(device, SHAPE, [part]);
+    };
+    const singles = prompts.map(({ slot, tokens }) => ({ slot, past: tokens.length, tokens: [5] }));
+    try {
+      await restart();
+      const alone = [];
+      for (const part of singles) alone.push((await run(device, SHAPE, [part])).logits[0]!);
+      await restart();
+      const newcomer = { slot: 3, past: 0, tokens: text.slice(0, 7) };
+      const mixed = [singles[0]!, newcomer, singles[1]!, singles[2]!];
+      const { logits } = await run(device, SHAPE, mixed);
+      [0, 2, 3].forEach((index, row) => assert.deepEqual(logits[index], alone[row], `row ${row}`));
+    } finally {
+      device.destroy();
+    }
+  },
+});
