@@ -30,6 +30,7 @@ export interface BuildRecord {
 
 export const crates: Readonly<Record<string, readonly Variant[]>> = {
   text: [{ folder: "", targetFeatures: "+simd128,+relaxed-simd" }],
+  quantize: [{ folder: "", targetFeatures: "+simd128" }],
   // Compiling a grammar calls itself for each property of a schema.
   grammar: [{ folder: "", targetFeatures: "+simd128", stackBytes: 2 ** 25 }],
   cpu: [
