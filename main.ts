@@ -22,6 +22,7 @@ import {
   SLOTS_MAX,
 } from "./runtime/limits.ts";
 import { LOG_LEVELS } from "./runtime/log_level.ts";
+import { WEIGHT_CHOICES } from "./runtime/weights/resident.ts";
 import { VERSION } from "./runtime/version.ts";
 
 /** Commander's message as one line; further lines hold its suggestion. */
@@ -43,11 +44,19 @@ function deviceOption(): Option {
   ).choices(["auto", "webgpu", "cpu"]).default("auto").env("KEDGE_DEVICE");
 }
 
+function weightsOption(): Option {
+  return new Option(
+    "-w, --weights <format>",
+    "what weights are kept as (default: the best that fits)",
+  ).choices(WEIGHT_CHOICES).env("KEDGE_WEIGHTS");
+}
+
 function addServe(program: Command): void {
   program.command("serve")
     .description("Serve a model over HTTP, with the OpenAI API")
     .addOption(modelOption())
     .addOption(deviceOption())
+    .addOption(weightsOption())
     .addOption(
       new Option("--host <address>", "address to listen on; only this machine unless changed")
         .default("127.0.0.1").env("KEDGE_HOST").argParser(nonEmpty),
@@ -144,6 +153,7 @@ function addRun(program: Command): void {
     .argument("<prompt>", "what to say to the model")
     .addOption(modelOption())
     .addOption(deviceOption())
+    .addOption(weightsOption())
     .addOption(
       new Option("-n, --max-tokens <count>", "most tokens to generate (default: what fits)")
         .argParser(wholeNumber(1, MAX_CONTEXT_TOKENS)),
@@ -165,6 +175,7 @@ function addBench(program: Command): void {
     .description("Measure this machine with a model and print a table")
     .addOption(modelOption())
     .addOption(deviceOption())
+    .addOption(weightsOption())
     .option("--full", "more repetitions")
     .option("--json", "print one JSON object instead of the table")
     .action(async (options) => (await import("./runtime/cli/bench.ts")).bench(options));

@@ -35,6 +35,13 @@ export const MAX_SHARDS = 1024;
 export const MAX_MODEL_TENSORS = 262_144;
 /** Read buffer of the loader, reused; large enough that the disk and not the calls set the pace. */
 export const LOAD_PIECE_BYTES = 4 * MiB;
+/**
+ * Weights that are kept as a file has them where --memory says nothing: WebGPU doesn't tell how
+ * much a device has, and cards of 24 GB are common. Larger models become q8 or q4.
+ */
+export const GPU_WEIGHT_BYTES_DEFAULT = 16 * 1024 * MiB;
+/** Weights that fit the cpu device's 4 GiB of wasm32 memory beside its pools. */
+export const CPU_WEIGHT_BYTES_MAX = 3 * 1024 * MiB;
 /** Smallest side of an fp8 scale block: keeps the scales below 1/16 of their matrix's bytes. */
 export const MIN_SCALE_BLOCK_ELEMENTS = 8;
 

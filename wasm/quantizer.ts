@@ -49,6 +49,11 @@ export class Quantizer {
     this.#quantizer = new wasm.Quantizer(pieceBytes);
   }
 
+  /** Bytes that the buffers for pieces, elements and scales take. */
+  get bufferBytes(): number {
+    return Math.ceil(this.pieceBytes * (2 + 4 / GROUP));
+  }
+
   /** Rows of `columns` columns that one piece can hold, as stored and as rounded. */
   rowsPerPiece(format: SourceFormat, columns: number): number {
     const padded = GROUP * Math.ceil(columns / GROUP);

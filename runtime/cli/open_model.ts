@@ -4,13 +4,16 @@
 import { loadTextModule, Tokenizer } from "../../wasm/text.ts";
 import { startEngine, type StartProgress } from "../engine/start.ts";
 import type { AppDependencies } from "../http/generation.ts";
+import type { WeightChoice } from "../weights/resident.ts";
 import { type ModelFolder, openModelFolder } from "../weights/model_folder.ts";
-import { createProgress, type Progress } from "../weights/progress.ts";
+import { byteText, createProgress, type Progress } from "../weights/progress.ts";
 
 export interface ModelOptions {
   /** A model folder; the embedded model when left out. */
   readonly model?: string;
   readonly device: "auto" | "webgpu" | "cpu";
+  /** What weights are kept as; the best that fits when left out. */
+  readonly weights?: WeightChoice;
   readonly slots?: number;
   /** Most tokens of one sequence. */
   readonly context?: number;
@@ -52,6 +55,7 @@ export async function openModel(
         {
           modelDirectory,
           device: options.device,
+          weights: options.weights,
           slots: options.slots,
           contextTokens: options.context,
           memoryBytes: options.memory,
@@ -97,8 +101,10 @@ class LoadDisplay implements LoadReport {
   }
 
   show(progress: StartProgress): void {
-    if (progress.type === "loading") console.error(`device: ${progress.device}`);
-    else this.#progress.update(progress.done, progress.total);
+    if (progress.type === "loading") {
+      console.error(`device: ${progress.device}`);
+      console.error(`weights: ${progress.weights}, ${byteText(progress.bytes)}`);
+    } else this.#progress.update(progress.done, progress.total);
   }
 
   finish(bytes: number, seconds: number): void {

@@ -70,7 +70,9 @@ export async function serve(options: ServeOptions): Promise<void> {
 const LOAD_LOG: LoadReport = {
   show(progress) {
     if (progress.type !== "loading") return;
-    serverLog.info("device: {device}", { device: progress.device });
+    const { device, weights, bytes } = progress;
+    serverLog.info("device: {device}", { device });
+    serverLog.info("weights: {weights}, {bytes} bytes", { weights, bytes });
   },
   finish(bytes, seconds) {
     serverLog.info("model loaded: {bytes} bytes in {seconds} s", { bytes, seconds });

@@ -68,6 +68,16 @@ export function planCapacity(shape: ModelShape, options: CapacityOptions): Capac
   };
 }
 
+/** Least budget for weights, slots and one whole context, with what a step needs. */
+export function neededBytes(
+  shape: ModelShape,
+  options: Omit<CapacityOptions, "memoryBytes" | "pieceTokens">,
+): number {
+  const { slots, contextTokens, latentFormat, weightBytes } = options;
+  const context = Math.ceil(contextTokens / PAGE_TOKENS) * pageBytes(shape, latentFormat);
+  return Math.ceil((weightBytes + slots * slotBytes(shape) + context) / (1 - SCRATCH_SHARE));
+}
+
 function pageCount(shape: ModelShape, options: CapacityOptions): number {
   const { slots, contextTokens, latentFormat, memoryBytes, weightBytes } = options;
   const contextPages = Math.ceil(contextTokens / PAGE_TOKENS);
@@ -82,9 +92,10 @@ function pageCount(shape: ModelShape, options: CapacityOptions): number {
   // More than all slots can use would be wasted.
   const pages = Math.min(Math.floor(free / Math.max(1, page)), slots * contextPages);
   if (pages >= contextPages) return pages;
-  const needed = Math.ceil((fixed + contextPages * page) / (1 - SCRATCH_SHARE));
   throw new DeviceError(
-    `plan memory: wanted at least ${needed} bytes for weights, ${slots} slots and a context of ` +
+    `plan memory: wanted at least ${
+      neededBytes(shape, options)
+    } bytes for weights, ${slots} slots and a context of ` +
       `${contextTokens} tokens, found --memory ${memoryBytes}; ask for fewer --slots or a ` +
       "shorter --context",
   );

@@ -9,6 +9,7 @@ import {
   UsageError,
 } from "../errors.ts";
 import type { EngineStats, GenerateEvent, GenerateRequest, ModelInfo } from "./engine.ts";
+import type { WeightChoice } from "../weights/resident.ts";
 import type { FaultPlan } from "./fault.ts";
 
 export type DeviceChoice = "auto" | "webgpu" | "cpu";
@@ -16,6 +17,8 @@ export type DeviceChoice = "auto" | "webgpu" | "cpu";
 export interface EngineOptions {
   readonly modelDirectory: string;
   readonly device: DeviceChoice;
+  /** What weights are kept as; undefined: the best that fits. */
+  readonly weights: WeightChoice | undefined;
   /** Sequences that run at once. */
   readonly slots: number;
   /** Most tokens of one sequence; undefined: the model's own, up to a default bound. */
@@ -46,7 +49,14 @@ export interface WireError {
 }
 
 export type FromWorker =
-  | { readonly type: "loading"; readonly device: string; readonly bytes: number }
+  | {
+    readonly type: "loading";
+    readonly device: string;
+    /** What the weights are kept as, for people. */
+    readonly weights: string;
+    /** Of the weights on the device. */
+    readonly bytes: number;
+  }
   | { readonly type: "progress"; readonly done: number; readonly total: number }
   | { readonly type: "ready"; readonly model: ModelInfo; readonly stats: EngineStats }
   | { readonly type: "failed"; readonly error: WireError }

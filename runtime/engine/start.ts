@@ -15,6 +15,7 @@ import {
 } from "../limits.ts";
 import type { Engine } from "./engine.ts";
 import type { FaultPlan } from "./fault.ts";
+import type { WeightChoice } from "../weights/resident.ts";
 import type { DeviceChoice } from "./protocol.ts";
 import { SupervisedEngine } from "./supervised_engine.ts";
 import { type StartProgress, startWorker } from "./worker_thread.ts";
@@ -24,6 +25,8 @@ export type { StartProgress } from "./worker_thread.ts";
 export interface StartOptions {
   readonly modelDirectory: string;
   readonly device: DeviceChoice;
+  /** What weights are kept as; undefined: the best that fits. */
+  readonly weights?: WeightChoice | undefined;
   /** Sequences that run at once. */
   readonly slots?: number | undefined;
   /** Most tokens of one sequence; at most the model's own context. */
@@ -58,6 +61,7 @@ export async function startEngine(
   const engineOptions = {
     modelDirectory: options.modelDirectory,
     device: options.device,
+    weights: options.weights,
     slots,
     contextTokens,
     memoryBytes,

@@ -15,6 +15,7 @@ import { Generation } from "./generation.ts";
 import { Grammars } from "./grammars.ts";
 import { type EngineOptions, type FromWorker, type RequestEvent, toWire } from "./protocol.ts";
 import type { ToWorker } from "./protocol.ts";
+import { chooseWeights, type ChosenWeights } from "./weight_choice.ts";
 
 /** What the types of a Worker's global scope call `self`. */
 const scope = self as unknown as DedicatedWorkerGlobalScope;
@@ -69,11 +70,18 @@ async function start(options: EngineOptions): Promise<void> {
     options.contextTokens ?? CONTEXT_TOKENS_DEFAULT,
   );
   const device = await openDevice(options.device, shape);
-  const { weightBytes } = folder;
   const { pieceTokens } = device;
+  const room = { ...options, contextTokens, deviceKind: device.kind };
+  const chosen = chooseWeights(folder.tensors.weights, options.weights, shape, room);
+  const weightBytes = chosen.bytes;
   const capacity = planCapacity(shape, { ...options, contextTokens, weightBytes, pieceTokens });
-  post({ type: "loading", device: device.description, bytes: weightBytes });
-  await load(folder, device, capacity, options.memoryBytes);
+  post({
+    type: "loading",
+    device: device.description,
+    weights: chosen.name,
+    bytes: weightBytes,
+  });
+  await load(folder, chosen, device, capacity, options.memoryBytes);
   loadTextModule();
   const faults = new Faults(options.faults, options.life);
   const sampler = new Sampler(shape.vocabularySize);
@@ -101,6 +109,7 @@ async function start(options: EngineOptions): Promise<void> {
 /** Brings the weights to the device and makes the pools. */
 async function load(
   folder: ModelFolder,
+  { weights }: ChosenWeights,
   device: Device,
   capacity: Capacity,
   memoryBytes: number | undefined,
@@ -111,7 +120,7 @@ async function load(
       if (performance.now() - posted < PROGRESS_INTERVAL_MS && done < total) return;
       posted = performance.now();
       post({ type: "progress", done, total });
-    });
+    }, weights);
     await device.configure(capacity);
   } catch (error) {
     // The devices know nothing of Kedge's error classes.

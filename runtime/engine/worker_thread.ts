@@ -12,9 +12,7 @@ const CLOSE_MS = 2_000;
 const THREAD_END_MS = 500;
 
 /** What is told while the engine starts. */
-export type StartProgress =
-  | { readonly type: "loading"; readonly device: string; readonly bytes: number }
-  | { readonly type: "progress"; readonly done: number; readonly total: number };
+export type StartProgress = Extract<FromWorker, { readonly type: "loading" | "progress" }>;
 
 export interface StartedWorker {
   readonly thread: WorkerThread;

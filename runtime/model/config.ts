@@ -274,18 +274,29 @@ function readScaleBlock(keys: Keys): ModelConfig["scaleBlock"] {
   return { rows: block[0], columns: block[1] };
 }
 
-/** compressed-tensors: 8-bit floats with one scale a row or a tensor. */
+/** Formats of compressed-tensors, and what their groups' weights must be. */
+const COMPRESSED = {
+  "float-quantized": { type: "float", num_bits: 8 },
+  "pack-quantized": { type: "int", num_bits: 4, strategy: "group", group_size: 32 },
+  "int-quantized": { type: "int", num_bits: 8, strategy: "group", group_size: 32 },
+} as const;
+
+/** 8-bit floats with one scale a row or a tensor; 4 or 8-bit integers with one a 32 columns. */
 function checkCompressedTensors(quantization: Keys): void {
-  quantization.fixed("format", "float-quantized");
+  const format = quantization.get("format");
+  if (typeof format !== "string" || !Object.hasOwn(COMPRESSED, format)) {
+    return quantization.fail("format", `one of ${Object.keys(COMPRESSED).map(quote).join(" ")}`);
+  }
   const groups = quantization.get("config_groups");
   if (!isObject(groups)) return quantization.fail("config_groups", "an object");
   const all = quantization.object("config_groups");
   for (const name of Object.keys(groups)) {
     const weights = all.object(name).object("weights");
-    weights.fixed("type", "float");
-    weights.fixed("num_bits", 8);
+    const wanted = COMPRESSED[format as keyof typeof COMPRESSED];
+    for (const [key, value] of Object.entries(wanted)) weights.fixed(key, value);
+    if (wanted.type === "int") weights.fixed("symmetric", true);
     const strategy = weights.get("strategy");
-    if (strategy !== "channel" && strategy !== "tensor") {
+    if (wanted.type === "float" && strategy !== "channel" && strategy !== "tensor") {
       weights.fail("strategy", `"channel" or "tensor"`);
     }
   }

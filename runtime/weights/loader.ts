@@ -1,13 +1,15 @@
 /** Streams the weights of a checked model folder into a device, a few MiB at a time. */
 
-import { ModelError } from "../errors.ts";
+import { Quantizer, UnstorableRow } from "../../wasm/quantizer.ts";
 import { LOAD_PIECE_BYTES } from "../limits.ts";
 import type { Device, TensorSpec } from "../model/device.ts";
-import { FolderFiles, readFully } from "./folder_files.ts";
+import { refuse } from "../wording.ts";
 import type { ModelFolder } from "./model_folder.ts";
+import { GROUP_COLUMNS, readAction } from "./packed.ts";
+import { OpenFiles, PieceReader } from "./piece_reader.ts";
 import type { PlannedPart } from "./plan.ts";
+import { type ResidentWeight, residentWeights } from "./resident.ts";
 import type { StoredTensor } from "./safetensors.ts";
-import { quote, refuse } from "../wording.ts";
 import { storedElementBytes, widen } from "./widen.ts";
 
 export interface LoadReport {
@@ -18,151 +20,190 @@ export interface LoadReport {
   readonly peakBufferBytes: number;
 }
 
-type WeightTarget = Pick<Device, "declare" | "write" | "writeScales" | "writeGroupScales">;
+export type WeightTarget = Pick<Device, "declare" | "write" | "writeScales" | "writeGroupScales">;
 
 /** One matrix to be read. */
 interface Job {
-  readonly spec: TensorSpec;
+  readonly weight: ResidentWeight;
   readonly matrix: number;
   readonly part: PlannedPart;
 }
 
 /**
- * Declares every weight, then writes them in the order of the files' bytes. `progress` gets the
- * bytes read so far and in all. Rejects with a ModelError where a file has changed since it was
- * checked or a scale isn't finite; the device is then half filled and has to be destroyed.
+ * Declares every weight, then writes them in the order of the files' bytes, rounded on the way
+ * where the device is to hold integers. `progress` gets the bytes read so far and in all. Rejects
+ * with a ModelError where a file has changed since it was checked or a scale isn't finite; the
+ * device is then half filled and has to be destroyed.
  */
 // deno-lint-ignore require-await
 export async function loadWeights(
   folder: ModelFolder,
   device: WeightTarget,
   progress: (done: number, total: number) => void = () => {},
+  weights: readonly ResidentWeight[] = residentWeights(folder.tensors.weights, "file"),
 ): Promise<LoadReport> {
   const started = performance.now();
-  const { weights } = folder.tensors;
   device.declare(weights.map(({ spec }) => spec));
   const byFile = new Map<string, Job[]>();
-  for (const { spec, parts } of weights) {
-    parts.forEach((part, matrix) => {
+  for (const weight of weights) {
+    weight.parts.forEach((part, matrix) => {
       const jobs = byFile.get(part.tensor.file) ?? [];
       byFile.set(part.tensor.file, jobs);
-      jobs.push({ spec, matrix, part });
+      jobs.push({ weight, matrix, part });
     });
   }
   const files = new OpenFiles(folder);
   const reader = new PieceReader(files, folder.weightBytes, progress);
+  const loader = new MatrixLoader(reader, device);
   try {
     for (const jobs of byFile.values()) {
       jobs.sort((a, b) => a.part.tensor.begin - b.part.tensor.begin);
-      for (const job of jobs) loadMatrix(job, reader, device);
+      for (const job of jobs) loader.load(job);
     }
   } finally {
     files.close();
+    loader.close();
   }
   const seconds = (performance.now() - started) / 1000;
-  return { bytes: reader.doneBytes, seconds, peakBufferBytes: reader.peakBufferBytes };
+  return { bytes: reader.doneBytes, seconds, peakBufferBytes: loader.peakBufferBytes };
 }
 
-function loadMatrix({ spec, matrix, part }: Job, reader: PieceReader, device: WeightTarget): void {
-  const { tensor, scale } = part;
-  const elementBytes = storedElementBytes(tensor.type);
-  // Only keys that Kedge keeps as f32 differ from the file.
-  const widened = spec.format === "f32" && elementBytes !== 4;
-  reader.read(tensor, (bytes, offset) => {
-    if (!widened) return device.write(spec.key, matrix, offset, bytes);
-    const values = widen(bytes, tensor.type);
-    reader.noteBuffer(values.byteLength);
-    const target = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    device.write(spec.key, matrix, offset / elementBytes * 4, target);
-  });
-  if (scale !== null) device.writeScales(spec.key, matrix, readScales(scale, reader));
-}
+/** Brings matrices from files to the device through buffers that are reused. */
+class MatrixLoader {
+  peakBufferBytes = 0;
+  readonly #buffer = new Uint8Array(LOAD_PIECE_BYTES);
+  #quantizer: Quantizer | null = null;
 
-/** All scales of one matrix as f32. Throws ModelError where one is NaN or infinite. */
-function readScales(scale: StoredTensor, reader: PieceReader): Float32Array {
-  const scales = new Float32Array(scale.elementCount);
-  const elementBytes = storedElementBytes(scale.type);
-  reader.read(scale, (bytes, offset) => {
-    const values = widen(bytes, scale.type);
-    reader.noteBuffer(scales.byteLength + values.byteLength);
-    scales.set(values, offset / elementBytes);
-  });
-  const bad = scales.findIndex((value) => !Number.isFinite(value));
-  if (bad >= 0) {
-    const action = `read tensor ${quote(scale.name)} in ${quote(scale.file)}`;
-    refuse(action, "finite scales", `${scales[bad]} at element ${bad}`);
-  }
-  return scales;
-}
-
-/** Opens each file once and checks that it is still as long as its header was checked for. */
-class OpenFiles {
-  private readonly files: FolderFiles;
-  private readonly open = new Map<string, Deno.FsFile>();
-
-  constructor(private readonly folder: ModelFolder) {
-    this.files = FolderFiles.open(folder.directory);
+  constructor(private readonly reader: PieceReader, private readonly device: WeightTarget) {
+    this.#noteBuffers(0);
   }
 
-  get(name: string): Deno.FsFile {
-    const known = this.open.get(name);
-    if (known !== undefined) return known;
-    const { file, size } = this.files.openFile(name);
-    this.open.set(name, file);
-    const wanted = this.folder.fileBytes.get(name)!;
-    if (size !== wanted) refuse(`read ${quote(name)}`, `${wanted} bytes as before`, `${size}`);
-    return file;
+  load({ weight: { spec, stored }, matrix, part }: Job): void {
+    const { tensor, scale, shape } = part;
+    if (shape !== null) this.#checkShape(shape, stored);
+    if (spec.format !== stored.format) return this.#quantize(spec, stored, matrix, part);
+    // Only keys that Kedge keeps as f32 differ from the file.
+    if (spec.format === "f32" && tensor.type !== "F32") this.#widen(spec, matrix, tensor);
+    else this.#read(tensor, (bytes, offset) => this.device.write(spec.key, matrix, offset, bytes));
+    if (scale === null) return;
+    if (spec.format === "fp8") {
+      this.device.writeScales(spec.key, matrix, this.#readFp8Scales(scale));
+    } else this.#copyGroupScales(spec, matrix, scale);
   }
 
   close(): void {
-    for (const file of this.open.values()) file.close();
-    this.open.clear();
+    this.#quantizer?.free();
+  }
+
+  #read(tensor: StoredTensor, take: (bytes: Uint8Array, offset: number) => void): void {
+    this.reader.read(tensor, LOAD_PIECE_BYTES, (bytes) => this.#buffer.subarray(0, bytes), take);
+  }
+
+  #widen({ key }: TensorSpec, matrix: number, tensor: StoredTensor): void {
+    const elementBytes = storedElementBytes(tensor.type);
+    this.#read(tensor, (bytes, offset) => {
+      const values = widen(bytes, tensor.type);
+      this.#noteBuffers(values.byteLength);
+      const target = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+      this.device.write(key, matrix, offset / elementBytes * 4, target);
+    });
+  }
+
+  /** The file names the matrix's sizes once more. */
+  #checkShape(shape: StoredTensor, { rows, columns }: TensorSpec): void {
+    this.#read(shape, (bytes) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      const size = bytes.length / 2;
+      const [first, second] = [0, size].map((at) =>
+        size === 8 ? view.getBigInt64(at, true) : view.getInt32(at, true)
+      );
+      if (Number(first) === rows && Number(second) === columns) return;
+      refuse(readAction(shape), `${rows} and ${columns}`, `${first} and ${second}`);
+    });
+  }
+
+  /** All scales of one fp8 matrix as f32. Throws ModelError where one is NaN or infinite. */
+  #readFp8Scales(scale: StoredTensor): Float32Array {
+    const scales = new Float32Array(scale.elementCount);
+    const elementBytes = storedElementBytes(scale.type);
+    this.#read(scale, (bytes, offset) => {
+      const values = widen(bytes, scale.type);
+      this.#noteBuffers(scales.byteLength + values.byteLength);
+      scales.set(values, offset / elementBytes);
+    });
+    const bad = scales.findIndex((value) => !Number.isFinite(value));
+    if (bad >= 0) refuse(readAction(scale), "finite scales", `${scales[bad]} at element ${bad}`);
+    return scales;
+  }
+
+  #quantize(spec: TensorSpec, stored: TensorSpec, matrix: number, part: PlannedPart): void {
+    const { tensor, scale } = part;
+    const { key, columns } = spec;
+    const format = stored.format as "f32" | "f16" | "bf16" | "fp8";
+    const quantizer = this.#startQuantizer();
+    if (scale !== null) quantizer.setScales(this.#readFp8Scales(scale));
+    const rowBytes = columns * storedElementBytes(tensor.type);
+    const bits = spec.format === "q4" ? 4 : 8;
+    const groups = Math.ceil(columns / GROUP_COLUMNS);
+    this.reader.read(
+      tensor,
+      rowBytes * quantizer.rowsPerPiece(format, columns),
+      (bytes) => quantizer.input(bytes),
+      (bytes, offset) => {
+        const [row, rows] = [offset / rowBytes, bytes.length / rowBytes];
+        const source = { format, columns, scale: stored.scale };
+        const { elements, scales } = storable(
+          tensor,
+          () => quantizer.quantize(source, bits, row, rows),
+        );
+        this.device.write(key, matrix, row * groups * GROUP_COLUMNS * bits / 8, elements);
+        this.device.writeGroupScales(key, matrix, row * scales.length / rows, scales);
+      },
+    );
+  }
+
+  #copyGroupScales({ key, columns }: TensorSpec, matrix: number, scale: StoredTensor): void {
+    const quantizer = this.#startQuantizer();
+    const format = SCALE_FORMATS[scale.type as keyof typeof SCALE_FORMATS];
+    const groups = columns / GROUP_COLUMNS;
+    const rowBytes = groups * storedElementBytes(scale.type);
+    this.reader.read(
+      scale,
+      rowBytes * quantizer.scaleRowsPerPiece(groups),
+      (bytes) => quantizer.input(bytes),
+      (bytes, offset) => {
+        const [row, rows] = [offset / rowBytes, bytes.length / rowBytes];
+        const scales = storable(
+          scale,
+          () => quantizer.convertScales(format, groups, row, rows),
+        );
+        this.device.writeGroupScales(key, matrix, row * scales.length / rows, scales);
+      },
+    );
+  }
+
+  #startQuantizer(): Quantizer {
+    this.#quantizer ??= new Quantizer(LOAD_PIECE_BYTES);
+    this.#noteBuffers(0);
+    return this.#quantizer;
+  }
+
+  /** Counts what is held now, with `others` bytes beside the buffers that stay. */
+  #noteBuffers(others: number): void {
+    const held = this.#buffer.length + others + (this.#quantizer?.bufferBytes ?? 0);
+    this.peakBufferBytes = Math.max(this.peakBufferBytes, held);
   }
 }
 
-/** Reads tensors through one reused buffer and counts. */
-class PieceReader {
-  doneBytes = 0;
-  peakBufferBytes: number;
-  private readonly buffer: Uint8Array<ArrayBuffer>;
+const SCALE_FORMATS = { F32: "f32", F16: "f16", BF16: "bf16" } as const;
 
-  constructor(
-    private readonly files: OpenFiles,
-    private readonly totalBytes: number,
-    private readonly progress: (done: number, total: number) => void,
-  ) {
-    this.buffer = new Uint8Array(Math.min(LOAD_PIECE_BYTES, Math.max(totalBytes, 1)));
-    this.peakBufferBytes = this.buffer.length;
-  }
-
-  /** Hands `take` the tensor's bytes in order; each piece is valid until `take` returns. */
-  read(tensor: StoredTensor, take: (bytes: Uint8Array, offset: number) => void): void {
-    const file = this.files.get(tensor.file);
-    for (let offset = 0; offset < tensor.byteLength; offset += this.buffer.length) {
-      const length = Math.min(this.buffer.length, tensor.byteLength - offset);
-      const piece = this.buffer.subarray(0, length);
-      if (!this.fill(file, tensor, offset, piece)) {
-        const action = `read tensor ${quote(tensor.name)} in ${quote(tensor.file)}`;
-        refuse(action, `${tensor.byteLength} bytes`, "the end of the file");
-      }
-      take(piece, offset);
-      this.doneBytes += length;
-      this.progress(this.doneBytes, this.totalBytes);
-    }
-  }
-
-  /** Records what is held beside the reused buffer. */
-  noteBuffer(bytes: number): void {
-    this.peakBufferBytes = Math.max(this.peakBufferBytes, this.buffer.length + bytes);
-  }
-
-  private fill(file: Deno.FsFile, tensor: StoredTensor, offset: number, piece: Uint8Array) {
-    try {
-      return readFully(file, tensor.begin + offset, piece);
-    } catch (error) {
-      const fault = error instanceof Error ? error.message : String(error);
-      const action = `read tensor ${quote(tensor.name)} in ${quote(tensor.file)}`;
-      throw new ModelError(`${action}: wanted its bytes, found ${quote(fault)}`);
-    }
+/** What `make` makes; values that can't be stored are the file's fault. Throws ModelError. */
+function storable<T>(tensor: StoredTensor, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof UnstorableRow)) throw error;
+    const wanted = "finite values that a scale in f16 can hold";
+    return refuse(readAction(tensor), wanted, `others in row ${error.row}`);
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Which checkpoint tensor becomes which weight, all checked: names both ways, types, shapes, and
- * for fp8 the scales. What a tensor is stored as is decided by the names that exist and their
- * types, one tensor at a time; config.json only gives the side of a scale block.
+ * the scales of fp8 and of integers. What a tensor is stored as is decided by the names that exist
+ * and their types, one tensor at a time; config.json only gives the side of a scale block.
  */
 
 import { MAX_MODEL_TENSORS } from "../limits.ts";
@@ -9,11 +9,13 @@ import type { ModelConfig } from "../model/config.ts";
 import type { TensorSpec, WeightFormat } from "../model/device.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { expectedTensorCount, type ExpectedWeight, expectedWeights } from "./names.ts";
+import { findPacked, readAction } from "./packed.ts";
 import type { ElementType, StoredTensor } from "./safetensors.ts";
 import { quote, refuse, shapeText } from "../wording.ts";
 
 /** One weight and where its bytes are. */
 export interface PlannedWeight {
+  /** As the file has it, but f32 where devices take nothing else. */
   readonly spec: TensorSpec;
   /** One a matrix. */
   readonly parts: readonly PlannedPart[];
@@ -21,8 +23,10 @@ export interface PlannedWeight {
 
 export interface PlannedPart {
   readonly tensor: StoredTensor;
-  /** fp8 only: as many elements as the spec's scale grid. */
+  /** fp8: as many elements as the spec's scale grid. q8, q4: one a group of 32 columns. */
   readonly scale: StoredTensor | null;
+  /** q4 only: two integers, rows and columns. */
+  readonly shape: StoredTensor | null;
 }
 
 export interface WeightPlan {
@@ -44,7 +48,9 @@ const FORMATS: Partial<Record<ElementType, WeightFormat>> = {
 const RENAMED =
   /\.self_attn\.(forget_gate\.|conv1d\.)|\.mlp\.(experts\.|gate\.weight|shared_experts\.)/;
 /** Names of formats that this program doesn't read. */
-const PACKED = /\.(weight_packed|weight_global_scale|qweight|qzeros|g_idx|scales|biases)$/;
+const PACKED = /\.(weight_global_scale|qweight|qzeros|g_idx|scales|biases)$/;
+
+const ZERO_POINT = /\.weight_zero_point$/;
 
 /** Matches a checkpoint with the model that config.json describes. Throws ModelError. */
 export function planWeights(config: ModelConfig, checkpoint: Checkpoint): WeightPlan {
@@ -67,9 +73,7 @@ export function planWeights(config: ModelConfig, checkpoint: Checkpoint): Weight
   let parameterCount = 0;
   let storedBytes = 0;
   for (const tensor of checkpoint.tensors.values()) storedBytes += tensor.byteLength;
-  for (const { parts } of weights) {
-    for (const { tensor } of parts) parameterCount += tensor.elementCount;
-  }
+  for (const { spec } of weights) parameterCount += spec.matrices * spec.rows * spec.columns;
   return { weights, parameterCount, storedBytes };
 }
 
@@ -81,7 +85,10 @@ function checkLayout(checkpoint: Checkpoint): void {
       refuse(readAction(tensor), wanted, "the names that transformers 5 gives when it saves again");
     }
     if (PACKED.test(tensor.name)) {
-      refuse(readAction(tensor), "weights in bf16, f16, f32 or fp8", "a packed format");
+      refuse(readAction(tensor), "weights in floats or symmetric integers", "a packed format");
+    }
+    if (ZERO_POINT.test(tensor.name)) {
+      refuse(readAction(tensor), "symmetric integers", "zero points of asymmetric ones");
     }
   }
 }
@@ -95,25 +102,39 @@ function planWeight(
   let spec: TensorSpec | undefined;
   const parts: PlannedPart[] = [];
   for (const name of expected.names) {
-    const tensor = findTensor(name, expected, checkpoint);
-    unused.delete(name);
-    const stored = storedFormat(tensor, expected);
-    const scaled = stored === "fp8" ? findScale(tensor, expected, config, checkpoint) : null;
-    if (scaled !== null) unused.delete(scaled.tensor.name);
-    parts.push({ tensor, scale: scaled?.tensor ?? null });
+    const { part, format, blocks } = planPart(name, expected, config, checkpoint);
+    for (const tensor of [part.tensor, part.scale, part.shape]) {
+      if (tensor !== null) unused.delete(tensor.name);
+    }
+    parts.push(part);
     const { key, rows, columns } = expected;
-    const partSpec: TensorSpec = {
-      key,
-      format: expected.widened ? "f32" : stored,
-      matrices: expected.names.length,
-      rows,
-      columns,
-      scale: scaled?.blocks ?? null,
-    };
+    const matrices = expected.names.length;
+    const partSpec: TensorSpec = { key, format, matrices, rows, columns, scale: blocks };
     spec ??= partSpec;
-    checkSame(tensor, spec, partSpec, expected);
+    checkSame(part.tensor, spec, partSpec, expected);
   }
   return { spec: spec!, parts };
+}
+
+function planPart(
+  name: string,
+  expected: ExpectedWeight,
+  config: ModelConfig,
+  checkpoint: Checkpoint,
+): { part: PlannedPart; format: WeightFormat; blocks: ScaleBlocks | null } {
+  const packed = findPacked(name, expected, checkpoint);
+  if (packed !== null) {
+    const { elements, scale, shape, format } = packed;
+    return { part: { tensor: elements, scale, shape }, format, blocks: null };
+  }
+  const tensor = findTensor(name, expected, checkpoint);
+  const stored = storedFormat(tensor, expected);
+  const scaled = stored === "fp8" ? findScale(tensor, expected, config, checkpoint) : null;
+  return {
+    part: { tensor, scale: scaled?.tensor ?? null, shape: null },
+    format: expected.widened ? "f32" : stored,
+    blocks: scaled?.blocks ?? null,
+  };
 }
 
 function findTensor(name: string, expected: ExpectedWeight, checkpoint: Checkpoint): StoredTensor {
@@ -190,10 +211,6 @@ function checkSame(
   if (describe(first) === describe(other)) return;
   const wanted = `${describe(first)} as in ${quote(expected.names[0]!)}`;
   refuse(readAction(tensor), wanted, describe(other));
-}
-
-function readAction(tensor: StoredTensor): string {
-  return `read tensor ${quote(tensor.name)} in ${quote(tensor.file)}`;
 }
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {

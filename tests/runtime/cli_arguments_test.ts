@@ -12,6 +12,7 @@ const WRONG: readonly [args: string[], message: RegExp][] = [
   [["serve", "--port", "-1"], /'-1' is invalid: wanted a whole number/],
   [["serve", "--port", "1e3"], /'1e3' is invalid: wanted a whole number/],
   [["serve", "--device", "tpu"], /'tpu' is invalid: Allowed choices are auto, webgpu, cpu/],
+  [["serve", "--weights", "q5"], /'q5' is invalid: Allowed choices are q4, q8, fp8, bf16/],
   [["serve", "--model", ""], /is invalid: wanted at least one character/],
   [["serve", "--slots", "0"], /'0' is invalid: wanted a whole number from 1/],
   [["serve", "--context", "many"], /'many' is invalid: wanted a whole number from 1/],

@@ -10,7 +10,7 @@ Deno.test("run prints the completion alone, the same for the same seed", async (
   const again = await kedge([...args, "--seed", "7"]);
   const other = await kedge([...args, "--seed", "8"]);
   assert.equal(first.code, 0, first.err);
-  assert.match(first.err, /^device: .*\nload kedge-tiny: .*\n$/);
+  assert.match(first.err, /^device: .*\nweights: as in the file, .*\nload kedge-tiny: .*\n$/);
   assert.ok(first.out.trim().length > 0 && !first.out.includes("<|"), first.out);
   assert.equal(again.out, first.out);
   assert.notEqual(other.out, first.out);

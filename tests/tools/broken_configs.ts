@@ -120,6 +120,14 @@ const packed = (change: Record<string, unknown>) => ({
   format: "float-quantized",
   config_groups: { group_0: { weights: { type: "float", num_bits: 8, ...change } } },
 });
+const integers = (change: Record<string, unknown>) => {
+  const weights = { type: "int", num_bits: 8, strategy: "group", group_size: 32, ...change };
+  return {
+    quant_method: "compressed-tensors",
+    format: "int-quantized",
+    config_groups: { group_0: { weights } },
+  };
+};
 const GROUP = "\\.config_groups\\.group_0\\.weights";
 
 export const BROKEN_QUANTIZATIONS: readonly BrokenModel[] = [
@@ -135,9 +143,13 @@ export const BROKEN_QUANTIZATIONS: readonly BrokenModel[] = [
   quantized(
     "pack-quantized",
     { ...packed({}), format: "pack-quantized" },
-    "\\.format",
-    '"pack-quantized"',
+    `${GROUP}\\.type`,
+    '"float"',
   ),
+  quantized("nvfp4", { ...packed({}), format: "nvfp4-pack-quantized" }, "\\.format", '"nvfp4.*"'),
+  quantized("int8 with 4 bits", integers({ num_bits: 4 }), `${GROUP}\\.num_bits`, "4"),
+  quantized("groups of 128", integers({ group_size: 128 }), `${GROUP}\\.group_size`, "128"),
+  quantized("asymmetric", integers({ symmetric: false }), `${GROUP}\\.symmetric`, "false"),
   quantized("int4", packed({ type: "int", num_bits: 4 }), `${GROUP}\\.type`, '"int"'),
   quantized("float4", packed({ num_bits: 4 }), `${GROUP}\\.num_bits`, "4"),
   quantized("group strategy", packed({ strategy: "group" }), `${GROUP}\\.strategy`, '"group"'),

@@ -1,7 +1,7 @@
 /** Checkpoints whose tensors do not fit the model. */
 
 import { atQ0, broken, type BrokenModel, Q0 } from "./broken_model.ts";
-import type { Draft, DraftOptions } from "./checkpoint_writer.ts";
+import { type Draft, type DraftOptions, GROUPED_SIZES } from "./checkpoint_writer.ts";
 
 const EXPERT = "model.layers.2.block_sparse_moe.experts.1.w3.weight";
 
@@ -29,6 +29,18 @@ function remove(draft: Draft, name: string): void {
 function retype(tensor: Draft["tensors"][number], dtype: string, bytes: number): void {
   tensor.dtype = dtype;
   tensor.bytes = new Uint8Array(tensor.shape.reduce((a, b) => a * b, 1) * bytes);
+}
+
+/** One of the tensors of an int4 weight, changed. */
+function integers(
+  label: string,
+  expected: RegExp,
+  suffix: string,
+  change: (tensor: Draft["tensors"][number], draft: Draft) => void,
+  stage: BrokenModel["stage"] = "open",
+): BrokenModel {
+  const options: DraftOptions = { format: "int4", config: GROUPED_SIZES };
+  return { ...tensor(`int4 ${label}`, expected, change, options, `${Q0}${suffix}`), stage };
 }
 
 export const BROKEN_TENSORS: readonly BrokenModel[] = [
@@ -92,9 +104,65 @@ export const BROKEN_TENSORS: readonly BrokenModel[] = [
     },
   ),
   tensor(
-    "packed int4",
-    /weight_packed" in .*: wanted weights in bf16, f16, f32 or fp8, found a packed format$/,
-    (t) => t.name = t.name.replace("weight", "weight_packed"),
+    "packed float4",
+    /weight_global_scale" in .*: wanted weights in floats or .*, found a packed format$/,
+    (t, draft) => draft.tensors.push({ ...t, name: `${t.name}_global_scale` }),
+  ),
+  tensor(
+    "int4 in part of a group",
+    /weight_packed" in .*: wanted columns in whole groups of 32, found 20$/,
+    (t) => t.name = `${t.name}_packed`,
+  ),
+  integers("in another type", /: wanted I32, found U32$/, "_packed", (t) => t.dtype = "U32"),
+  integers(
+    "beside its weight",
+    /: wanted either it or .*, found both$/,
+    "_packed",
+    (t, draft) => draft.tensors.push({ ...t, name: Q0 }),
+  ),
+  integers(
+    "without scales",
+    /: wanted scales in .*_scale", found none$/,
+    "_scale",
+    (t, draft) => remove(draft, t.name),
+  ),
+  integers(
+    "without shape",
+    /: wanted its sizes in .*_shape", found none$/,
+    "_shape",
+    (t, draft) => remove(draft, t.name),
+  ),
+  integers(
+    "in groups of 96",
+    /: wanted shape \[16, 3\], found \[48, 1\]$/,
+    "_scale",
+    (t) => t.shape = [48, 1],
+  ),
+  integers(
+    "with scales in I16",
+    /: wanted F32, F16, BF16, found I16$/,
+    "_scale",
+    (t) => t.dtype = "I16",
+  ),
+  integers(
+    "with zero points",
+    /weight_zero_point" in .*: wanted symmetric integers, found zero points/,
+    "_shape",
+    (t, draft) => draft.tensors.push({ ...t, name: `${Q0}_zero_point` }),
+  ),
+  integers(
+    "of another size inside",
+    /weight_shape" in .*: wanted 16 and 96, found 16 and 97$/,
+    "_shape",
+    (t) => t.bytes[8] = 97,
+    "load",
+  ),
+  integers(
+    "with a scale of infinity",
+    /weight_scale" in .*: wanted finite values .* f16 can hold, found others in row 1$/,
+    "_scale",
+    (t) => [t.bytes[6], t.bytes[7]] = [0x80, 0x7f],
+    "load",
   ),
   tensor(
     "fp8 without scale",

@@ -26,7 +26,13 @@ export interface Draft {
   shards: number;
 }
 
-export type DraftFormat = "BF16" | "F16" | "F32" | "fp8-block" | "fp8-row" | "fp8-tensor";
+export type DraftFormat =
+  | ("BF16" | "F16" | "F32")
+  | ("fp8-block" | "fp8-row" | "fp8-tensor")
+  | ("int4" | "int8");
+
+/** Columns of most matrices in whole groups of 32, of an odd number in some. */
+export const GROUPED_SIZES = { hidden_size: 96, intermediate_size: 64, moe_intermediate_size: 32 };
 
 export interface DraftOptions {
   readonly format?: DraftFormat;
@@ -101,6 +107,15 @@ export function draftModel(options: DraftOptions = {}): Draft {
   if (format === "fp8-block") {
     config.quantization_config = { quant_method: "fp8", weight_block_size: [8, 16] };
   }
+  if (format === "int4" || format === "int8") {
+    const bits = format === "int4" ? 4 : 8;
+    const weights = { type: "int", num_bits: bits, strategy: "group", group_size: 32 };
+    config.quantization_config = {
+      quant_method: "compressed-tensors",
+      format: bits === 4 ? "pack-quantized" : "int-quantized",
+      config_groups: { group_0: { weights: { ...weights, symmetric: true } } },
+    };
+  }
   const builder = new TensorBuilder(format, randomIntegers(options.seed ?? 1));
   addTensors(builder, config);
   const shards = options.shards ?? 1;
@@ -145,11 +160,34 @@ class TensorBuilder {
 
   /** Norms, biases and the like, never quantised. */
   plain(name: string, shape: number[], dtype?: string): void {
-    this.add(name, dtype ?? (this.format.startsWith("fp8") ? "BF16" : this.format), shape);
+    this.add(name, dtype ?? (/^(fp8|int)/.test(this.format) ? "BF16" : this.format), shape);
+  }
+
+  raw(name: string, dtype: string, shape: number[], bytes: Uint8Array): void {
+    this.tensors.push({ name, dtype, shape, bytes, shard: 0 });
+  }
+
+  /** Integers in groups of 32 columns. */
+  integers(weight: string, rows: number, columns: number): void {
+    const random = (length: number) => Uint8Array.from({ length }, () => this.next());
+    if (this.format === "int8") {
+      const bytes = random(rows * columns).map((byte) => byte === 128 ? 127 : byte);
+      this.raw(weight, "I8", [rows, columns], bytes);
+    } else {
+      this.raw(`${weight}_packed`, "I32", [rows, columns / 8], random(rows * columns / 2));
+      const shape = new BigInt64Array([BigInt(rows), BigInt(columns)]);
+      this.raw(`${weight}_shape`, "I64", [2], new Uint8Array(shape.buffer));
+    }
+    this.add(`${weight}_scale`, "BF16", [rows, columns / 32]);
   }
 
   linear(name: string, rows: number, columns: number): void {
     const weight = `${name}.weight`;
+    if (this.format.startsWith("int")) {
+      return columns % 32 === 0
+        ? this.integers(weight, rows, columns)
+        : this.add(weight, "BF16", [rows, columns]);
+    }
     if (!this.format.startsWith("fp8")) return this.add(weight, this.format, [rows, columns]);
     this.add(weight, "F8_E4M3", [rows, columns]);
     if (this.format === "fp8-block") {

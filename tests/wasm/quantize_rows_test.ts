@@ -1,4 +1,4 @@
-/** Rounding to q8 and q4 against the same steps in TypeScript, and its error against simpler ones. */
+/** Rounding to q8 and q4: the same steps in TypeScript, and the error of simpler ones. */
 import assert from "node:assert";
 import {
   decodeBf16,
@@ -66,7 +66,7 @@ for (const format of ["f32", "f16", "bf16", "fp8"] as const) {
   }
 }
 
-Deno.test("q8 is within half a step; q4's search takes a quarter off the squared error of largest / 7", () => {
+Deno.test("q8 is within half a step; q4's search takes a quarter off the error of largest / 7", () => {
   const [rows, columns] = [64, 512];
   const quantizer = new Quantizer(4 * rows * columns);
   const values = normals(randomSource(5), rows * columns, 0.02);

@@ -16,7 +16,7 @@ export class Quantizer {
      */
     constructor(piece_bytes: number);
     /**
-     * Rounds `rows` rows of `columns` columns, of which the first is row `first_row` of its matrix.
+     * Rounds `rows` rows of `columns` columns, the first of which is `first_row` of its matrix.
      * `source`: 0 f32, 1 f16, 2 bf16, 3 fp8. `bits`: 8 or 4. Returns the row that holds a value
      * which isn't finite or is too large for an f16 scale, or -1.
      */

@@ -57,7 +57,7 @@ impl Quantizer {
         self.fp8_scales = scales;
     }
 
-    /// Rounds `rows` rows of `columns` columns, of which the first is row `first_row` of its matrix.
+    /// Rounds `rows` rows of `columns` columns, the first of which is `first_row` of its matrix.
     /// `source`: 0 f32, 1 f16, 2 bf16, 3 fp8. `bits`: 8 or 4. Returns the row that holds a value
     /// which isn't finite or is too large for an f16 scale, or -1.
     #[allow(clippy::too_many_arguments)]
@@ -104,7 +104,13 @@ impl Quantizer {
 
     /// Turns `rows` rows of `groups` scales of type `source` (0 f32, 1 f16, 2 bf16) into f16, rows
     /// padded to an even count. Returns the row that holds one which f16 can't hold, or -1.
-    pub fn convert_scales(&mut self, source: u32, first_row: usize, rows: usize, groups: usize) -> i32 {
+    pub fn convert_scales(
+        &mut self,
+        source: u32,
+        first_row: usize,
+        rows: usize,
+        groups: usize,
+    ) -> i32 {
         let source = Source::from_number(source);
         let stride = groups.next_multiple_of(2);
         self.row.clear();
