@@ -10,9 +10,12 @@ import {
   origins,
   scopes,
   wholeNumber,
+  wholeNumbers,
 } from "./runtime/cli/values.ts";
 import { KedgeError } from "./runtime/errors.ts";
 import {
+  BENCH_BATCH_MAX,
+  BENCH_SECONDS_MAX,
   DRAIN_SECONDS_DEFAULT,
   DRAIN_SECONDS_MAX,
   MAX_CONTEXT_TOKENS,
@@ -176,8 +179,37 @@ function addBench(program: Command): void {
     .addOption(modelOption())
     .addOption(deviceOption())
     .addOption(weightsOption())
+    .addOption(
+      new Option("--memory <size>", "most memory of the device, as 76G").argParser(byteSize),
+    )
+    .addOption(
+      new Option("--synthetic <shape>", "random weights for 48b or a config.json, without files")
+        .argParser(nonEmpty),
+    )
+    .addOption(
+      new Option("--contexts <tokens>", "decode after so many tokens each, as 4K,128K")
+        .argParser(wholeNumbers(0, MAX_CONTEXT_TOKENS)),
+    )
+    .addOption(
+      new Option("--batches <counts>", "decode so many sequences at once each, as 1,8,32")
+        .argParser(wholeNumbers(1, BENCH_BATCH_MAX)),
+    )
+    .addOption(
+      new Option("--prefills <tokens>", "prefill prompts of so many tokens each, as 512,8K")
+        .argParser(wholeNumbers(1, MAX_CONTEXT_TOKENS)),
+    )
+    .addOption(
+      new Option("--seconds <seconds>", "least time of each of these (default: 1)")
+        .argParser(decimalNumber(0, BENCH_SECONDS_MAX)),
+    )
+    .option("--against-full-attention", "decode beside the same model with MLA in every layer")
     .option("--full", "more repetitions")
     .option("--json", "print one JSON object instead of the table")
+    .addHelpText(
+      "after",
+      "\n--synthetic, --contexts, --batches and --prefills measure the device's steps alone;" +
+        "\nwithout them the whole engine is measured. Past latents are zeros.",
+    )
     .action(async (options) => (await import("./runtime/cli/bench.ts")).bench(options));
 }
 

@@ -193,6 +193,17 @@ export const TEST_FILE_MS = 900_000;
 /** The look for a WebGPU adapter: drivers that start slowly need seconds. */
 export const ADAPTER_PROBE_MS = 60_000;
 
+// Bench.
+
+/** States and latents that `kedge bench` makes unless --memory leaves more. */
+export const BENCH_POOL_BYTES_DEFAULT = 16 * 1024 * MiB;
+/** The same on the cpu device, whose memory ends at 4 GiB. */
+export const BENCH_CPU_POOL_BYTES_MAX = 768 * MiB;
+/** Sequences of one step that may be measured. */
+export const BENCH_BATCH_MAX = SLOTS_MAX;
+/** Seconds of one measurement. */
+export const BENCH_SECONDS_MAX = 600;
+
 // Server: door.
 
 /** URL of a request: no route has parameters that long. Deno itself refuses above 64 KB. */

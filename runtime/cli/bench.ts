@@ -3,11 +3,11 @@ import type { Engine } from "../engine/engine.ts";
 import { byteText } from "../weights/progress.ts";
 import { measureDecode, measurePrefill } from "./bench_engine.ts";
 import { measureSampler, measureTokenizer, SAMPLER_LOGITS } from "./bench_text.ts";
-import { type ModelOptions, openModel } from "./open_model.ts";
+import { asksForSteps, benchSteps, type StepBenchOptions } from "./bench_steps.ts";
+import { openModel } from "./open_model.ts";
 
-export interface BenchOptions extends ModelOptions {
+export interface BenchOptions extends StepBenchOptions {
   readonly full?: boolean;
-  readonly json?: boolean;
 }
 
 /** Medians of several runs. null: the context is too short for the measurement. */
@@ -38,6 +38,7 @@ const BATCH = 8;
 
 /** Prints a table, or one JSON object. Throws what openModel throws. */
 export async function bench(options: BenchOptions): Promise<void> {
+  if (asksForSteps(options)) return await benchSteps(options);
   const { engine, tokenizer } = await openModel({ ...options, slots: BATCH });
   try {
     const runs = options.full === true ? FULL_RUNS : RUNS;

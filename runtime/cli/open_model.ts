@@ -34,7 +34,7 @@ export interface LoadReport {
 }
 
 /** Where the embedded model lies. */
-const EMBEDDED_MODEL = decodeURIComponent(
+export const EMBEDDED_MODEL = decodeURIComponent(
   new URL("../../models/kedge-tiny", import.meta.url).pathname,
 );
 

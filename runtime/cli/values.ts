@@ -16,6 +16,21 @@ export function wholeNumber(lowest: number, highest: number): (text: string) => 
   };
 }
 
+const COUNT_UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20 };
+
+/** Reads counts between commas, each in [lowest, highest], with K or M for powers of 1,024. */
+export function wholeNumbers(lowest: number, highest: number): (text: string) => number[] {
+  return (text) =>
+    text.split(",").map((word) => {
+      const [, digits, unit] = /^([0-9]{1,9})([KM]?)$/i.exec(word) ?? [];
+      const value = Number(digits) * (COUNT_UNITS[unit?.toUpperCase() ?? ""] ?? NaN);
+      if (value >= lowest && value <= highest) return value;
+      throw new InvalidArgumentError(
+        `wanted whole numbers from ${lowest} to ${highest} between commas, such as 4K,32K`,
+      );
+    });
+}
+
 /** Reads a decimal number in [lowest, highest]; throws InvalidArgumentError naming the range. */
 export function decimalNumber(lowest: number, highest: number): (text: string) => number {
   return (text) => {

@@ -34,6 +34,11 @@ export interface ResidentWeight {
 const MATRIX = /^\d+\.(kda\.[qkvo]|mla\.[qo]|(dense|moe|shared)\.(gate|up|down))$/;
 const VOCABULARY = /^(embed|head)$/;
 
+/** Whether `key` is one of the large matrices. */
+export function isMatrix(key: string): boolean {
+  return MATRIX.test(key);
+}
+
 /** How key `key` is kept when the file has it as `stored`. */
 export function residentFormat(
   key: string,
@@ -41,7 +46,7 @@ export function residentFormat(
   choice: WeightChoice | "file",
 ): WeightFormat {
   if ((choice !== "q8" && choice !== "q4") || stored === "q8" || stored === "q4") return stored;
-  if (MATRIX.test(key)) return choice;
+  if (isMatrix(key)) return choice;
   return VOCABULARY.test(key) ? "q8" : stored;
 }
 

@@ -23,6 +23,8 @@ const WRONG: readonly [args: string[], message: RegExp][] = [
   [["run"], /missing required argument 'prompt'/],
   [["run", "x", "--temperature", "2.1"], /'2.1' is invalid: wanted a number from 0 to 2/],
   [["run", "x", "--seed", "0x10"], /'0x10' is invalid: wanted a whole number/],
+  [["bench", "--contexts", "4k,many"], /'4k,many' is invalid: wanted whole numbers from 0/],
+  [["bench", "--batches", "0"], /'0' is invalid: wanted whole numbers from 1/],
   [["bench", "--slots", "2"], /unknown option '--slots'/],
 ];
 
