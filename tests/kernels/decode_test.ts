@@ -209,7 +209,7 @@ Deno.test({
     const singles = prompts.map(({ slot, tokens }) => ({ slot, past: tokens.length, tokens: [5] }));
     try {
       await restart();
-      const alone = [];
+      const alone: Float32Array[] = [];
       for (const part of singles) alone.push((await run(device, SHAPE, [part])).logits[0]!);
       await restart();
       const newcomer = { slot: 3, past: 0, tokens: text.slice(0, 7) };
