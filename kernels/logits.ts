@@ -8,6 +8,13 @@ import {
   editLogits,
   type LogitEditsPipeline,
 } from "./logit_edits.ts";
+import {
+  compileLogitMasks,
+  type LogitMasksPipeline,
+  MASKED,
+  maskLogits,
+  maskWords,
+} from "./logit_masks.ts";
 import { compileLogitParts, logitParts, type LogitPartsPipeline, sumParts } from "./logit_parts.ts";
 import {
   compileLogitSums,
@@ -49,6 +56,10 @@ interface Buffers {
   readonly logits: GPUBuffer;
   /** [logitEdits] of row, id, divide, add. */
   readonly edits: GPUBuffer;
+  /** u32 [logitRows]: the row of each mask. */
+  readonly maskRows: GPUBuffer;
+  /** See logit_masks.wgsl. */
+  readonly masks: GPUBuffer;
   /** [logitRows] of temperature, target. */
   readonly wanted: GPUBuffer;
   /** See logit_parts.wgsl. */
@@ -63,6 +74,7 @@ interface Buffers {
 interface Pipelines {
   readonly gather: GatherRowsPipeline;
   readonly edit: LogitEditsPipeline;
+  readonly mask: LogitMasksPipeline;
   readonly part: LogitPartsPipeline;
   readonly sum: LogitSumsPipeline;
   readonly top: TopTokensPipeline;
@@ -73,8 +85,10 @@ export const BEST_ROW_BYTES = 4 * BEST_TOKENS * ITEM_WORDS;
 export const SUM_ROW_BYTES = 4 * SUM_WORDS;
 
 export class Logits {
-  #rowCount = 0;
+  readonly #maskStaging: Uint32Array<ArrayBuffer>;
+  #rows: readonly LogitRow[] = [];
   #editCount = 0;
+  #maskedRows: readonly number[] = [];
 
   private constructor(
     private readonly gpu: Gpu,
@@ -84,7 +98,9 @@ export class Logits {
     private readonly norm: RmsNorm,
     private readonly pipelines: Pipelines,
     private readonly buffers: Buffers,
-  ) {}
+  ) {
+    this.#maskStaging = new Uint32Array(capacity.logitRows * maskWords(shape.vocabularySize));
+  }
 
   static async create(
     gpu: Gpu,
@@ -94,23 +110,26 @@ export class Logits {
   ): Promise<Logits> {
     const { hiddenSize, vocabularySize } = shape;
     const { logitRows, logitEdits } = capacity;
-    const [norm, gather, edit, part, sum, top] = await Promise.all([
+    const [norm, gather, edit, mask, part, sum, top] = await Promise.all([
       RmsNorm.create(gpu),
       compileGatherRows(gpu),
       compileLogitEdits(gpu),
+      compileLogitMasks(gpu),
       compileLogitParts(gpu),
       compileLogitSums(gpu),
       compileTopTokens(gpu),
     ]);
     const [even = 0, odd = 0] = partsOfPasses(vocabularySize);
     const items = logitRows * BEST_TOKENS * ITEM_WORDS;
-    const pipelines = { gather, edit, part, sum, top };
+    const pipelines = { gather, edit, mask, part, sum, top };
     return new Logits(gpu, projections, shape, capacity, norm, pipelines, {
       rows: scratch(gpu, "logit rows", logitRows),
       gathered: scratch(gpu, "logits gathered", logitRows * hiddenSize),
       normed: scratch(gpu, "logits normed", logitRows * hiddenSize),
       logits: scratch(gpu, "logits", logitRows * vocabularySize),
       edits: scratch(gpu, "logit edits", logitEdits * EDIT_WORDS),
+      maskRows: scratch(gpu, "logit mask rows", logitRows),
+      masks: scratch(gpu, "logit masks", logitRows * maskWords(vocabularySize)),
       wanted: scratch(gpu, "logits wanted", 2 * logitRows),
       shares: scratch(gpu, "logit parts", SUM_WORDS * logitRows * logitParts(vocabularySize)),
       sums: scratch(gpu, "logit sums", SUM_WORDS * logitRows),
@@ -169,19 +188,52 @@ export class Logits {
         at += EDIT_WORDS;
       });
     }
-    this.#rowCount = rows.length;
+    this.#rows = rows;
+    this.#maskedRows = [];
     this.#editCount = editCount;
     this.gpu.write(this.buffers.rows, 0, Uint32Array.from(rows, ({ row }) => row));
     this.gpu.write(this.buffers.wanted, 0, targets);
     this.gpu.write(this.buffers.edits, 0, words);
   }
 
-  /** logits[i] = head RMSNorm(residual[rows[i]]), edited; residual f32 [..][hidden]. */
+  /** Whether any row of `setRows` has a mask to be taken. */
+  get hasMasks(): boolean {
+    return this.#rows.some(({ mask }) => mask !== null);
+  }
+
+  /** Rows of `setRows` that are masked, after `takeMasks`. */
+  get maskedRows(): readonly number[] {
+    return this.#maskedRows;
+  }
+
+  /**
+   * Has the masks of `setRows` computed and brings them to the GPU, for the next `encode`. Throws
+   * when one has a wrong size.
+   */
+  takeMasks(): void {
+    const words = maskWords(this.shape.vocabularySize);
+    const masked: number[] = [];
+    for (const [index, row] of this.#rows.entries()) {
+      const mask = row.mask?.() ?? null;
+      if (mask === null) continue;
+      if (mask.length !== words) {
+        throw new Error(`mask logits: wanted ${words} words, found ${mask.length}`);
+      }
+      this.#maskStaging.set(mask, masked.length * words);
+      masked.push(index);
+    }
+    this.#maskedRows = masked;
+    this.gpu.write(this.buffers.maskRows, 0, Uint32Array.from(masked));
+    this.gpu.write(this.buffers.masks, 0, this.#maskStaging, 4 * masked.length * words);
+  }
+
+  /** logits[i] = head RMSNorm(residual[rows[i]]), edited, masked; residual f32 [..][hidden]. */
   encode(recorder: Recorder, residual: GPUBuffer, weights: LogitsWeights): void {
-    const { rows, gathered, normed, logits, edits, wanted, shares, sums, best } = this.buffers;
-    const { gather, edit, part, sum, top } = this.pipelines;
+    const { rows, gathered, normed, logits, edits, maskRows, masks, wanted } = this.buffers;
+    const { shares, sums, best } = this.buffers;
+    const { gather, edit, mask, part, sum, top } = this.pipelines;
     const { hiddenSize: hidden, vocabularySize: vocabulary, normEpsilon } = this.shape;
-    const count = this.#rowCount;
+    const count = this.#rows.length;
     gatherRows(recorder, gather, rows, residual, gathered, hidden, count);
     const norm = vectorBuffer(weights.norm);
     this.norm.normalize(
@@ -207,17 +259,22 @@ export class Logits {
       false,
     );
     editLogits(recorder, edit, edits, logits, this.#editCount, vocabulary);
+    maskLogits(recorder, mask, maskRows, masks, logits, vocabulary, this.#maskedRows.length);
     sumParts(recorder, part, logits, wanted, shares, vocabulary, count);
     sumLogits(recorder, sum, shares, logits, wanted, sums, vocabulary, count);
     topTokens(recorder, top, logits, this.buffers.topTokens, best, vocabulary, count);
   }
 }
 
-/** Candidates and non-finite flags from the bytes of `best` and `sums` of `count` rows. */
+/**
+ * Candidates and non-finite flags from the bytes of `best` and `sums` of `count` rows, of which
+ * `maskedRows` are masked.
+ */
 export function readCandidates(
   bytes: ArrayBuffer,
   count: number,
   vocabularySize: number,
+  maskedRows: readonly number[],
 ): { readonly candidates: Candidates; readonly nonFinite: Uint8Array } {
   const best = Math.min(BEST_TOKENS, vocabularySize);
   const items = new Uint32Array(bytes, 0, count * BEST_TOKENS * ITEM_WORDS);
@@ -233,15 +290,20 @@ export function readCandidates(
   const flags = new Uint32Array(bytes, count * BEST_ROW_BYTES, count * SUM_WORDS);
   const column = (index: number) =>
     Float32Array.from({ length: count }, (_, row) => sums[row * SUM_WORDS + index]!);
+  const logits = logitsOfKeys(keys);
+  const [logSumExp, scaledLogSumExp, targets] = [column(0), column(1), column(2)];
+  for (const row of maskedRows) {
+    showMasked(logits.subarray(row * best, (row + 1) * best));
+    showMasked(targets.subarray(row, row + 1));
+    if (logits[row * best] === -Infinity) logSumExp[row] = scaledLogSumExp[row] = -Infinity;
+  }
   return {
-    candidates: {
-      count: best,
-      ids,
-      logits: logitsOfKeys(keys),
-      logSumExp: column(0),
-      scaledLogSumExp: column(1),
-      targets: column(2),
-    },
+    candidates: { count: best, ids, logits, logSumExp, scaledLogSumExp, targets },
     nonFinite: Uint8Array.from({ length: count }, (_, row) => flags[row * SUM_WORDS + 3]!),
   };
+}
+
+/** Makes masked logits -Infinity, in place. */
+export function showMasked(logits: Float32Array): void {
+  for (let at = 0; at < logits.length; at++) if (logits[at] === MASKED) logits[at] = -Infinity;
 }

@@ -139,6 +139,13 @@ export interface LogitRow {
   readonly temperature: number;
   /** An id whose logit is wanted, or null. */
   readonly target: number | null;
+  /**
+   * Gives the bit mask of the tokens that may come, [ceil(vocabularySize / 32)]: bit i % 32 of word
+   * i / 32 is token i's. It applies behind the edits: logits of all other tokens become -Infinity,
+   * which `nonFinite` does not count. Called once, by `logits`, while the layers run where the
+   * device can; what it returns holds until the next one is called. null: nothing is masked.
+   */
+  readonly mask: (() => Uint32Array | null) | null;
 }
 
 /** What one step computes. Sequences tile the rows in order, without gaps. */
@@ -160,7 +167,7 @@ export interface Candidates {
   readonly count: number;
   /** [rows, count]: largest logit first, of equal ones the lower id first. */
   readonly ids: Uint32Array;
-  /** [rows, count], after edits. */
+  /** [rows, count], after edits and masks. */
   readonly logits: Float32Array;
   /** [rows]: ln of the sum of exp(logit). */
   readonly logSumExp: Float32Array;
@@ -171,12 +178,12 @@ export interface Candidates {
 }
 
 export interface StepResult {
-  /** One per logit row: 1 where any logit of the row is NaN or infinite, else 0. */
+  /** One per logit row: 1 where any logit of the row is NaN or infinite, masked or not, else 0. */
   readonly nonFinite: Uint8Array;
   /** null on a device whose whole rows cost nothing to read. */
   readonly candidates: Candidates | null;
   /**
-   * One whole row after edits, [vocabularySize]. Only until the next `begin`, which may overwrite
+   * One whole row after edits and masks, [vocabularySize]. Only until the next `begin`, which may overwrite
    * it.
    */
   readRow(index: number): Promise<Float32Array>;

@@ -9,7 +9,7 @@ import { Recorder } from "./gpu/recorder.ts";
 import { KdaBlock } from "./kda.ts";
 import { allocateKdaState, type KdaLayerState, kdaStateFloats } from "./kda_state.ts";
 import { allocateLatents, readLatents } from "./latent_cache.ts";
-import { BEST_ROW_BYTES, Logits, readCandidates, SUM_ROW_BYTES } from "./logits.ts";
+import { BEST_ROW_BYTES, Logits, readCandidates, showMasked, SUM_ROW_BYTES } from "./logits.ts";
 import { MlaBlock } from "./mla.ts";
 import { Projections } from "./projection.ts";
 import { scratch } from "./scratch.ts";
@@ -253,6 +253,11 @@ export class WebGpuDevice {
   logits(): void {
     const { logits, residual } = this.#ready();
     if (this.#logitRowCount === 0) return;
+    if (logits.hasMasks) {
+      // The layers run while the masks are computed; unless the step before still does.
+      if (this.#underWay === 0) this.#recorder.submit();
+      logits.takeMasks();
+    }
     logits.encode(this.#recorder, residual, this.#declared().logits());
   }
 
@@ -273,7 +278,8 @@ export class WebGpuDevice {
     result.record(this.#recorder, copied);
     if (this.#underWay++ === 0) this.#recorder.submit();
     const bytes = copied.reduce((sum, part) => sum + part.bytes, 0);
-    return { result: () => this.#result(step, count, result, bytes) };
+    const { maskedRows } = logits;
+    return { result: () => this.#result(step, count, result, bytes, maskedRows) };
   }
 
   async #result(
@@ -281,18 +287,21 @@ export class WebGpuDevice {
     count: number,
     results: Readback,
     byteCount: number,
+    maskedRows: readonly number[],
   ): Promise<StepResult> {
     const bytes = await results.take(byteCount);
     if (--this.#underWay > 0) this.#recorder.submit();
     const { vocabularySize } = this.shape;
     return {
-      ...readCandidates(bytes, count, vocabularySize),
+      ...readCandidates(bytes, count, vocabularySize, maskedRows),
       readRow: async (index) => {
         if (step !== this.#steps) {
           throw new Error(`read logit row ${index}: another step has begun`);
         }
         const { logits } = this.#ready();
-        return await this.#floats(logits.logits, index * vocabularySize, vocabularySize);
+        const row = await this.#floats(logits.logits, index * vocabularySize, vocabularySize);
+        if (maskedRows.includes(index)) showMasked(row);
+        return row;
       },
     };
   }

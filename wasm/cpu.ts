@@ -2,6 +2,7 @@
  * The cpu device: every block of the model in WebAssembly SIMD, on the calling thread. Satisfies
  * `Device` of `runtime/model/device.ts`, where each method is described.
  */
+import { maskLogits } from "./bit_mask.ts";
 import { type CpuModule, type CpuVariant, loadModule, preferredVariant } from "./cpu_module.ts";
 import { checkCapacity, checkPages, checkPlan, checkSlot } from "./cpu_plan.ts";
 import { checkShape, checkTensors } from "./cpu_tensors.ts";
@@ -47,6 +48,8 @@ export class CpuDevice {
   readonly #tensors = new Map<string, TensorSpec>();
   #capacity: Capacity | null = null;
   #plan: StepPlan | null = null;
+  /** Of the step's logit rows. */
+  #masks: readonly (Uint32Array | null)[] = [];
   #allocatedBytes = 0;
   #destroyed = false;
 
@@ -242,8 +245,9 @@ export class CpuDevice {
   }
 
   logits(): void {
-    this.#step("run logits");
+    const { logits } = this.#step("run logits");
     this.#cpu.logits();
+    this.#masks = logits.map(({ mask }) => mask?.()?.slice() ?? null);
   }
 
   /** The step has run by now: each block computes when it is called. */
@@ -267,6 +271,8 @@ export class CpuDevice {
     // A copy: any growth of the memory would detach a view into it.
     const logits = new Float32Array(this.#module.memory.buffer, start, width).slice();
     if (row.edits !== null) editLogits(logits, row.edits);
+    const mask = this.#masks[index] ?? null;
+    if (mask !== null) maskLogits(logits, mask);
     return logits;
   }
 

@@ -87,6 +87,7 @@ export interface LogitRow {
   readonly edits: LogitEdits | null;
   readonly temperature: number;
   readonly target: number | null;
+  readonly mask: (() => Uint32Array | null) | null;
 }
 
 export interface StepPlan {

@@ -4,6 +4,7 @@
  * Errors are plain `Error`s. One that says `RuntimeError` means that the module trapped and is of
  * no use any more in this thread.
  */
+import { maskWords } from "./bit_mask.ts";
 import * as wasm from "./grammar/pkg/kedge_grammar.js";
 
 let memory: WebAssembly.Memory | null = null;
@@ -56,11 +57,6 @@ export class GrammarVocabulary {
   }
 }
 
-/** Whether token `id` may come under a matcher's mask. */
-export function allows(mask: Uint32Array, id: number): boolean {
-  return (mask[id >>> 5]! >>> (id & 31) & 1) !== 0;
-}
-
 /** One text's way through a grammar. */
 export class GrammarMatcher {
   readonly #matcher: wasm.Matcher;
@@ -69,12 +65,12 @@ export class GrammarMatcher {
   /** Throws for a grammar that is none, that asks for what is not supported, or is too large. */
   constructor(vocabulary: GrammarVocabulary, { kind, source }: Grammar) {
     this.#matcher = new wasm.Matcher(vocabulary.inner, kind, source);
-    this.#words = Math.ceil(vocabulary.size / 32);
+    this.#words = maskWords(vocabulary.size);
   }
 
   /**
-   * Bit i % 32 of word i / 32: whether token i may come next. [ceil(size / 32)], a view that holds
-   * until the next call of this module. Throws when it takes more work than a token may.
+   * The bit mask of the tokens that may come next, see bit_mask.ts. A view that holds until the
+   * next call of this module. Throws when it takes more work than a token may.
    */
   mask(): Uint32Array {
     const address = this.#matcher.mask_address();

@@ -1,4 +1,5 @@
 /** The engine's step: schedule, run, sample, deliver. No thread, no HTTP. */
+import { maskLogits } from "../../wasm/bit_mask.ts";
 import type { Device, LogitRow, ModelShape, PendingStep, StepResult } from "../model/device.ts";
 import { startStep } from "../model/kimi_linear.ts";
 import { DeviceError, EngineError, KedgeError } from "../errors.ts";
@@ -42,6 +43,8 @@ export class Generation {
   readonly #scheduler: Scheduler;
   readonly #jobs = new Map<number, Job>();
   #flight: Flight | null = null;
+  /** Of requests whose masks could not be computed; not delivered yet. */
+  readonly #failures: RequestEvent[] = [];
   /** When the last result was taken. */
   #landed = 0;
   #steps = 0;
@@ -130,7 +133,7 @@ export class Generation {
     const pending = this.#start(step, before?.step ?? null);
     this.#flight = { step, pending, began };
     const events = before === null ? [] : await this.#land(before);
-    events.push(...this.#prepareMasks(step));
+    events.push(...this.#failures.splice(0));
     if (this.#canRunAhead(step)) this.#expectTokens(step);
     else events.push(...await this.settle());
     return events;
@@ -175,18 +178,17 @@ export class Generation {
     });
   }
 
-  /** Computes masks while the device works; returns the errors of those that can't be. */
-  #prepareMasks({ parts }: ScheduledStep): RequestEvent[] {
-    return parts.flatMap(({ sequence, logitCount }) => {
-      const matcher = this.#jobs.get(sequence.id)?.matcher ?? null;
-      if (matcher === null || logitCount === 0 || sequence.over) return [];
-      try {
-        matcher.prepare();
-        return [];
-      } catch (error) {
-        return [this.#failRequest(sequence.id, error)];
-      }
-    });
+  /** The mask of a request's next token; null when it ends with an error, or masks by itself. */
+  #maskOf({ sequence }: Job, matcher: TokenMatcher): Uint32Array | null {
+    const { stopIds, logprobs } = sequence.request;
+    try {
+      const mask = matcher.mask(stopIds);
+      // Log-probabilities are the model's own: they take the row as it is.
+      return logprobs === null ? mask : null;
+    } catch (error) {
+      this.#failures.push(this.#failRequest(sequence.id, error));
+      return null;
+    }
   }
 
   /** Ends a request with its error; throws one that is not its own. */
@@ -199,10 +201,12 @@ export class Generation {
   #logitRow({ sequence, rowStart, past }: StepPart, row: number): LogitRow {
     const { request, tokens } = sequence;
     const isLast = past + row + 1 === tokens.length;
-    const edits = isLast ? this.#jobs.get(sequence.id)!.penalties?.edits() ?? null : null;
+    const job = this.#jobs.get(sequence.id)!;
+    const { matcher } = job;
     return {
       row: rowStart + row,
-      edits,
+      edits: isLast ? job.penalties?.edits() ?? null : null,
+      mask: isLast && matcher !== null ? () => this.#maskOf(job, matcher) : null,
       temperature: request.sampling.temperature,
       target: isLast ? null : tokens[past + row + 1]!,
     };
@@ -305,10 +309,12 @@ export class Generation {
     row: number,
     position: number,
   ): Promise<number> {
-    const { sampling, stopIds } = sequence.request;
-    if (matcher === null) return chooseToken(this.sampler, result, row, sampling, position);
+    const { sampling, stopIds, logprobs } = sequence.request;
+    if (matcher === null || logprobs === null) {
+      return chooseToken(this.sampler, result, row, sampling, position);
+    }
     const logits = (await result.readRow(row)).slice();
-    matcher.restrict(logits, stopIds);
+    maskLogits(logits, matcher.mask(stopIds));
     return this.sampler.sample(logits, sampling, position);
   }
 

@@ -1,6 +1,6 @@
 /** Grammars that hold generated texts to a form, over the model's own tokens. */
+import { allows, maskWords } from "../../wasm/bit_mask.ts";
 import {
-  allows,
   type Grammar,
   GrammarMatcher,
   GrammarVocabulary,
@@ -14,13 +14,11 @@ export type { Grammar } from "../../wasm/grammar.ts";
 
 /** Follows one text. */
 export interface TokenMatcher {
-  /** Does the next token's work ahead of `restrict`. */
-  prepare(): void;
   /**
-   * Sets the logits of all tokens that may not come to -Infinity. `stopIds`: those that end the
-   * text, allowed where it may end. logits: [vocabulary size].
+   * The bit mask of the tokens that may come next, see `wasm/bit_mask.ts`; at least one may.
+   * `stopIds`: those that end the text, allowed where it may end. Holds until the next call.
    */
-  restrict(logits: Float32Array, stopIds: readonly number[]): void;
+  mask(stopIds: readonly number[]): Uint32Array;
   consume(id: number): void;
   /** Whether nothing but the end can follow. */
   readonly isOver: boolean;
@@ -45,7 +43,9 @@ export class Grammars implements GrammarSource {
 
   match(grammar: Grammar): TokenMatcher {
     const vocabulary = this.#vocabulary ??= this.#makeVocabulary();
-    return refusing(() => new Matcher(new GrammarMatcher(vocabulary, grammar), this.endId));
+    return refusing(() =>
+      new Matcher(new GrammarMatcher(vocabulary, grammar), this.endId, this.vocabularySize)
+    );
   }
 
   #makeVocabulary(): GrammarVocabulary {
@@ -66,19 +66,22 @@ export class Grammars implements GrammarSource {
 }
 
 class Matcher implements TokenMatcher {
-  constructor(private readonly inner: GrammarMatcher, private readonly endId: number) {}
+  readonly #mask: Uint32Array;
 
-  prepare(): void {
-    refusing(() => this.inner.mask());
+  constructor(
+    private readonly inner: GrammarMatcher,
+    private readonly endId: number,
+    vocabularySize: number,
+  ) {
+    this.#mask = new Uint32Array(maskWords(vocabularySize));
   }
 
-  restrict(logits: Float32Array, stopIds: readonly number[]): void {
-    const mask = refusing(() => this.inner.mask());
-    const ends = allows(mask, this.endId) ? stopIds.map((id) => [id, logits[id]!] as const) : [];
-    for (let id = 0; id < logits.length; id++) {
-      if (!allows(mask, id)) logits[id] = -Infinity;
-    }
-    for (const [id, logit] of ends) logits[id] = logit;
+  mask(stopIds: readonly number[]): Uint32Array {
+    const mask = this.#mask;
+    mask.set(refusing(() => this.inner.mask()));
+    if (allows(mask, this.endId)) { for (const id of stopIds) mask[id >>> 5]! |= 1 << (id & 31); }
+    if (mask.some((word) => word !== 0)) return mask;
+    throw new RequestError("follow the grammar: no token may come", null, "invalid_grammar");
   }
 
   consume(id: number): void {

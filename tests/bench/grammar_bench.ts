@@ -4,8 +4,8 @@
  *
  *     deno run -A tests/bench/grammar_bench.ts
  */
+import { allows } from "../../wasm/bit_mask.ts";
 import {
-  allows,
   type Grammar,
   GrammarMatcher,
   GrammarVocabulary,

@@ -34,7 +34,7 @@ withGpu("Logits gathers (gather_rows), norms and projects the wanted rows", asyn
     const bytes = Float32Array.of(...best, ...sums);
     new Uint32Array(bytes.buffer).set(new Uint32Array(best.buffer));
     new Uint32Array(bytes.buffer).set(new Uint32Array(sums.buffer), best.length);
-    return { logits, ...readCandidates(bytes.buffer, rows.length, 777) };
+    return { logits, ...readCandidates(bytes.buffer, rows.length, 777, block.maskedRows) };
   };
   const rows = [0, 3, 4, 17, 18, 19, 100, 200, 329, 330];
   const { logits, nonFinite, candidates } = await run(rows);

@@ -10,6 +10,7 @@ import type {
   PendingStep,
   StepPlan,
 } from "../../runtime/model/device.ts";
+import { maskLogits } from "../../wasm/bit_mask.ts";
 
 export const VOCABULARY = 97;
 
@@ -117,8 +118,11 @@ export class FakeDevice implements Device {
       }
     }
     assert.strictEqual(at, plan.logits.length);
-    for (const [row, { edits }] of plan.logits.entries()) {
+    for (const [row, { edits, mask }] of plan.logits.entries()) {
       edits?.ids.forEach((id, index) => logits[row * VOCABULARY + id]! += edits.add[index]!);
+      const bits = mask?.() ?? null;
+      const own = logits.subarray(row * VOCABULARY, (row + 1) * VOCABULARY);
+      if (bits !== null) maskLogits(own, bits);
     }
     const nonFinite = Uint8Array.from(
       plan.logits,

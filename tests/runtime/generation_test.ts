@@ -7,6 +7,7 @@ import type { RequestEvent } from "../../runtime/engine/protocol.ts";
 import { GREEDY_SAMPLING, type TokenSampler } from "../../runtime/engine/sampling.ts";
 import { RequestError } from "../../runtime/errors.ts";
 import type { Capacity } from "../../runtime/model/device.ts";
+import { maskWords } from "../../wasm/bit_mask.ts";
 import { FAKE_SHAPE, FakeDevice, nextToken, VOCABULARY } from "./fake_device.ts";
 
 /** Greedy, with exact log-probabilities. */
@@ -271,12 +272,8 @@ class EvenMatcher implements TokenMatcher {
   consumed: number[] = [];
   constructor(private readonly count: number, private readonly failsAt = Infinity) {}
 
-  prepare(): void {}
-
-  restrict(logits: Float32Array): void {
-    logits.forEach((_, id) => {
-      if (id % 2 !== 0) logits[id] = -Infinity;
-    });
+  mask(): Uint32Array {
+    return new Uint32Array(maskWords(VOCABULARY)).fill(0x5555_5555);
   }
 
   consume(id: number): void {

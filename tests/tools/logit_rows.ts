@@ -3,7 +3,13 @@ import type { LogitRow, StepResult } from "../../runtime/model/device.ts";
 
 /** Rows whose logits are wanted as the model gives them. */
 export function plainRows(rows: Iterable<number>): LogitRow[] {
-  return Array.from(rows, (row) => ({ row, edits: null, temperature: 0, target: null }));
+  return Array.from(rows, (row) => ({
+    row,
+    edits: null,
+    temperature: 0,
+    target: null,
+    mask: null,
+  }));
 }
 
 /** Numbers from 0 to count - 1. */

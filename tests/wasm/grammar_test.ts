@@ -1,7 +1,7 @@
 /** The grammar module over the embedded model's tokens. */
 import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
+import { allows } from "../../wasm/bit_mask.ts";
 import {
-  allows,
   type Grammar,
   GrammarMatcher,
   GrammarVocabulary,
