@@ -176,6 +176,8 @@ export const PENALTY_WINDOW_TOKENS = 15_360;
 export const MAX_LOGIT_BIASES = 1_024;
 /** Events of one stream that wait for its reader: 64 KiB of text events; then it pauses. */
 export const PENDING_EVENTS_MAX = 256;
+/** Tokens without a choice that one step adds to a text: a reader is behind at 256 events. */
+export const MAX_FORCED_TOKENS = 64;
 /** A reader this late with its next event is cut off. */
 export const SLOW_READER_MS = 30_000;
 /** A busy Worker that says nothing for this long is stuck; a step takes well below a second. */

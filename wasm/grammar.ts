@@ -34,13 +34,15 @@ export class GrammarVocabulary {
 
   /**
    * `tokenBytes(id)`: the bytes of a token below `size`, none where it may never come. Ids for
-   * which `isSpecial` come only where a grammar names them, and `endId` where it may end.
+   * which `isSpecial` come only where a grammar names them, and `endId` where it may end. `encode`:
+   * the model's own tokenizer, by which forced text is cut; it must outlive this.
    */
   constructor(
     tokenBytes: (id: number) => Uint8Array,
     isSpecial: (id: number) => boolean,
     size: number,
     endId: number,
+    encode: (text: string) => Uint32Array,
   ) {
     const tokens = Array.from({ length: size }, (_, id) => {
       const bytes = tokenBytes(id);
@@ -52,7 +54,8 @@ export class GrammarVocabulary {
       all.set(token, at);
       at += token.length;
     }
-    this.inner = new wasm.Vocabulary(all, Uint32Array.from(tokens, ({ length }) => length), endId);
+    const lengths = Uint32Array.from(tokens, ({ length }) => length);
+    this.inner = new wasm.Vocabulary(all, lengths, endId, { encode });
     this.size = size;
   }
 }
@@ -75,6 +78,14 @@ export class GrammarMatcher {
   mask(): Uint32Array {
     const address = this.#matcher.mask_address();
     return new Uint32Array(memory!.buffer, address, this.#words);
+  }
+
+  /**
+   * The tokens that must come next. Text is cut as the tokenizer cuts it, and what the tokens behind
+   * it could change is left out. None where nothing is certain.
+   */
+  forced(): Uint32Array {
+    return this.#matcher.forced();
   }
 
   /** Takes the next token. Throws when the mask does not have it. */

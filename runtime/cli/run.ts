@@ -48,6 +48,7 @@ async function printCompletion(
     promptIds,
     "prompt",
     options.maxTokens ?? null,
+    null,
     NOBODY,
   );
   const text = new TextStream(tokenizer, { skipSpecial: true, stops: [] });

@@ -1,6 +1,6 @@
 /** What the HTTP layer and the command line see of the engine. */
 
-import type { Grammar } from "../../wasm/grammar.ts";
+import type { HeldGrammar } from "./grammars.ts";
 
 /** What a client may ask of the sampler. */
 export interface SamplingParameters {
@@ -39,7 +39,7 @@ export interface GenerateRequest {
   /** None of `stopIds` is chosen before this many tokens were generated. */
   readonly minTokens: number;
   /** What the text must be, up to its end; null: anything. */
-  readonly grammar: Grammar | null;
+  readonly grammar: HeldGrammar | null;
   /** Generation ends after any of these; the id is delivered as the last token. */
   readonly stopIds: readonly number[];
   /**

@@ -2,10 +2,11 @@
 import { maskLogits } from "../../wasm/bit_mask.ts";
 import type { Device, LogitRow, ModelShape, PendingStep, StepResult } from "../model/device.ts";
 import { startStep } from "../model/kimi_linear.ts";
+import { MAX_FORCED_TOKENS } from "../limits.ts";
 import { DeviceError, EngineError, KedgeError } from "../errors.ts";
 import type { EngineStats, FinishReason, GenerateRequest, TokenLogprob } from "./engine.ts";
 import { Faults } from "./fault.ts";
-import type { Grammar, GrammarSource, TokenMatcher } from "./grammars.ts";
+import type { GrammarSource, HeldGrammar, TokenMatcher } from "./grammars.ts";
 import { Penalties } from "./penalties.ts";
 import { type RequestEvent, toWire } from "./protocol.ts";
 import { chooseToken, logprobOf, targetLogprob, type TokenSampler } from "./sampling.ts";
@@ -100,7 +101,7 @@ export class Generation {
     });
   }
 
-  #match(grammar: Grammar): TokenMatcher {
+  #match(grammar: HeldGrammar): TokenMatcher {
     if (this.grammars !== null) return this.grammars.match(grammar);
     throw new EngineError("follow the grammar: wanted an engine with grammars, found one without");
   }
@@ -206,7 +207,7 @@ export class Generation {
     return {
       row: rowStart + row,
       edits: isLast ? job.penalties?.edits() ?? null : null,
-      mask: isLast && matcher !== null ? () => this.#maskOf(job, matcher) : null,
+      mask: isLast && matcher?.holds ? () => this.#maskOf(job, matcher) : null,
       temperature: request.sampling.temperature,
       target: isLast ? null : tokens[past + row + 1]!,
     };
@@ -282,24 +283,41 @@ export class Generation {
     job.firstToken ||= this.clock();
     if (request.maxTokens === 0) return [...events, this.#end(job, "length")];
     const row = logitStart + logitCount - 1;
-    const { matcher } = job;
     const token = await this.#choose(job, result, row, known);
     const logprob = request.logprobs === null
       ? null
       : await logprobOf(this.sampler, result, row, token, request.logprobs);
-    if (known < tokens.length) tokens[known] = token;
-    else tokens.push(token);
+    if (known < tokens.length) tokens.pop();
+    events.push(...this.#append(job, token, logprob));
+    // The log-probabilities of forced tokens take their rows.
+    if (job.matcher === null || request.logprobs !== null) return events;
+    for (const forced of this.#forcedOf(job, job.matcher)) {
+      if (!sequence.over) events.push(...this.#append(job, forced, null));
+    }
+    return events;
+  }
+
+  /** Takes a token into its text, and ends the text where it is over. */
+  #append(job: Job, token: number, logprob: TokenLogprob | null): RequestEvent[] {
+    const { sequence: { id, request, tokens }, matcher } = job;
+    tokens.push(token);
     job.penalties?.push(token);
-    events.push({ id, event: { type: "token", id: token, logprob } });
-    if (request.stopIds.includes(token)) return [...events, this.#end(job, "stop")];
+    const event: RequestEvent = { id, event: { type: "token", id: token, logprob } };
+    if (request.stopIds.includes(token)) return [event, this.#end(job, "stop")];
     try {
       matcher?.consume(token);
     } catch (error) {
-      return [...events, this.#failRequest(id, error)];
+      return [event, this.#failRequest(id, error)];
     }
-    if (matcher?.isOver) events.push(this.#end(job, "stop"));
-    else if (known + 1 - promptLength === request.maxTokens) events.push(this.#end(job, "length"));
-    return events;
+    if (matcher?.isOver) return [event, this.#end(job, "stop")];
+    const count = tokens.length - request.promptIds.length;
+    return count === request.maxTokens ? [event, this.#end(job, "length")] : [event];
+  }
+
+  /** Tokens that need no choice: they come without logits. */
+  #forcedOf({ sequence }: Job, matcher: TokenMatcher): Uint32Array {
+    if (sequence.over) return new Uint32Array(0);
+    return matcher.forced().subarray(0, MAX_FORCED_TOKENS);
   }
 
   /** The token at `position`, of those that its grammar allows. */
@@ -310,7 +328,7 @@ export class Generation {
     position: number,
   ): Promise<number> {
     const { sampling, stopIds, logprobs } = sequence.request;
-    if (matcher === null || logprobs === null) {
+    if (matcher === null || !matcher.holds || logprobs === null) {
       return chooseToken(this.sampler, result, row, sampling, position);
     }
     const logits = (await result.readRow(row)).slice();

@@ -12,13 +12,26 @@ import type { TokenizerFiles } from "../weights/tokenizer_files.ts";
 
 export type { Grammar } from "../../wasm/grammar.ts";
 
+/** A grammar and the part of a text that it holds. */
+export interface HeldGrammar extends Grammar {
+  /**
+   * Tokens that begin a part of the grammar's form; the text around such parts is free. Left out:
+   * the whole text has the form.
+   */
+  readonly startIds?: readonly number[];
+}
+
 /** Follows one text. */
 export interface TokenMatcher {
+  /** Whether the next token is held to the grammar. */
+  readonly holds: boolean;
   /**
    * The bit mask of the tokens that may come next, see `wasm/bit_mask.ts`; at least one may.
    * `stopIds`: those that end the text, allowed where it may end. Holds until the next call.
    */
   mask(stopIds: readonly number[]): Uint32Array;
+  /** Tokens that must come next, as far as they are certain. */
+  forced(): Uint32Array;
   consume(id: number): void;
   /** Whether nothing but the end can follow. */
   readonly isOver: boolean;
@@ -27,7 +40,7 @@ export interface TokenMatcher {
 
 export interface GrammarSource {
   /** Throws RequestError for a grammar that can't be used. */
-  match(grammar: Grammar): TokenMatcher;
+  match(grammar: HeldGrammar): TokenMatcher;
 }
 
 /** Makes everything at the first grammar: whoever asks for none pays nothing. */
@@ -41,31 +54,76 @@ export class Grammars implements GrammarSource {
     private readonly endId: number,
   ) {}
 
-  match(grammar: Grammar): TokenMatcher {
+  match(grammar: HeldGrammar): TokenMatcher {
     const vocabulary = this.#vocabulary ??= this.#makeVocabulary();
-    return refusing(() =>
-      new Matcher(new GrammarMatcher(vocabulary, grammar), this.endId, this.vocabularySize)
-    );
+    const { endId, vocabularySize } = this;
+    const { kind, source, startIds } = grammar;
+    const make = () =>
+      refusing(() =>
+        new Matcher(new GrammarMatcher(vocabulary, { kind, source }), endId, vocabularySize)
+      );
+    return startIds === undefined ? make() : new PartMatcher(make, startIds);
   }
 
   #makeVocabulary(): GrammarVocabulary {
     loadGrammarModule();
     const { tiktokenModel, rankCount, specials } = this.files;
     const tokenizer = new Tokenizer(tiktokenModel, specials, this.vocabularySize);
-    try {
-      return new GrammarVocabulary(
-        (id) => tokenizer.tokenBytes(id),
-        (id) => id >= rankCount,
-        this.vocabularySize,
-        this.endId,
-      );
-    } finally {
-      tokenizer.free();
-    }
+    return new GrammarVocabulary(
+      (id) => tokenizer.tokenBytes(id),
+      (id) => id >= rankCount,
+      this.vocabularySize,
+      this.endId,
+      (text) => tokenizer.encode(text),
+    );
+  }
+}
+
+/** Holds the parts of a text that begin with certain tokens. */
+export class PartMatcher implements TokenMatcher {
+  readonly isOver = false;
+  /** Of the part under way, or of the next one. */
+  #inner: TokenMatcher | null;
+  #isStarted = false;
+
+  /** `make`: called now, so that a grammar that is none is refused, and once for each later part. */
+  constructor(
+    private readonly make: () => TokenMatcher,
+    private readonly startIds: readonly number[],
+  ) {
+    this.#inner = make();
+  }
+
+  get holds(): boolean {
+    return this.#isStarted;
+  }
+
+  mask(stopIds: readonly number[]): Uint32Array {
+    return this.#inner!.mask(stopIds);
+  }
+
+  forced(): Uint32Array {
+    return this.#isStarted ? this.#inner!.forced() : new Uint32Array(0);
+  }
+
+  consume(id: number): void {
+    if (!this.#isStarted && !this.startIds.includes(id)) return;
+    this.#isStarted = true;
+    this.#inner ??= this.make();
+    this.#inner.consume(id);
+    if (!this.#inner.isOver) return;
+    this.free();
+    this.#isStarted = false;
+  }
+
+  free(): void {
+    this.#inner?.free();
+    this.#inner = null;
   }
 }
 
 class Matcher implements TokenMatcher {
+  readonly holds = true;
   readonly #mask: Uint32Array;
 
   constructor(
@@ -82,6 +140,10 @@ class Matcher implements TokenMatcher {
     if (allows(mask, this.endId)) { for (const id of stopIds) mask[id >>> 5]! |= 1 << (id & 31); }
     if (mask.some((word) => word !== 0)) return mask;
     throw new RequestError("follow the grammar: no token may come", null, "invalid_grammar");
+  }
+
+  forced(): Uint32Array {
+    return refusing(() => this.inner.forced());
   }
 
   consume(id: number): void {

@@ -17,6 +17,7 @@ import {
   unixSeconds,
   usageOf,
 } from "./generation.ts";
+import { grammarOf } from "./grammar.ts";
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
 import { LegacyLogprobs } from "./logprobs.ts";
@@ -76,6 +77,9 @@ async function readJob(
   );
   const requests: GenerateRequest[] = [];
   let promptTokens = 0;
+  // Written once: a schema may be long, and the prompts many.
+  const grammar = grammarOf(fields);
+  const { owner } = life;
   for (const prompt of fields.prompt) {
     const promptIds = typeof prompt === "string"
       ? await encodeText(deps.tokenizer, prompt, false, slices)
@@ -84,8 +88,9 @@ async function readJob(
     const logprobs = fields.logprobs ?? null;
     // A seed that nobody chose is one for all prompts, so that the answer can name it.
     const seed = requests[0]?.sampling.seed ?? fields.seed;
+    const seeded = { ...fields, seed };
     const request = {
-      ...planGeneration(deps, { ...fields, seed }, promptIds, "prompt", wantedTokens, life.owner),
+      ...planGeneration(deps, seeded, promptIds, "prompt", wantedTokens, grammar, owner),
       logprobs,
       promptLogprobs: fields.echo === true && logprobs !== null,
     };

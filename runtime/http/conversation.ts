@@ -13,6 +13,7 @@ import type { JsonObject } from "./body.ts";
 import { type AppDependencies, checkModel, planGeneration } from "./generation.ts";
 import { estimateTokens, type Lifetime } from "./lifetime.ts";
 import { type ChatRequest, parseChatRequest } from "./schema.ts";
+import { grammarOf } from "./grammar.ts";
 import { answerOptions, limitCalls } from "./tools.ts";
 
 /** A conversation, ready to be answered. */
@@ -35,7 +36,9 @@ export async function readConversation(
 ): Promise<Conversation> {
   const { fields, promptIds } = await encodeConversation(deps, life, body, rawPrompt);
   const wantedTokens = fields.max_completion_tokens ?? fields.max_tokens ?? null;
-  const plan = planGeneration(deps, fields, promptIds, "messages", wantedTokens, life.owner);
+  const grammar = grammarOf(fields);
+  const { owner } = life;
+  const plan = planGeneration(deps, fields, promptIds, "messages", wantedTokens, grammar, owner);
   const request = {
     ...limitCalls(plan, fields, deps.tokenizer),
     logprobs: fields.logprobs ? fields.top_logprobs ?? 0 : null,

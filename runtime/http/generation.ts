@@ -9,9 +9,9 @@ import type {
   TokenLogprob,
 } from "../engine/engine.ts";
 import { EngineError, NotFoundError, RequestError } from "../errors.ts";
+import type { Grammar } from "../../wasm/grammar.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
 import type { Owner } from "./auth.ts";
-import { grammarOf } from "./grammar.ts";
 import type { GenerationFields } from "./schema.ts";
 
 /** Everything that the routes work with. */
@@ -83,6 +83,7 @@ export function planGeneration(
   promptIds: Uint32Array,
   promptField: string,
   wantedTokens: number | null,
+  grammar: Grammar | null,
   owner: Owner,
 ): GenerateRequest {
   const { generation, engine } = deps;
@@ -112,7 +113,7 @@ export function planGeneration(
       seed: seed === null || seed === undefined || seed < 0 ? randomSeed() : seed,
     },
     minTokens: fields.min_tokens ?? 0,
-    grammar: grammarOf(fields),
+    grammar,
     stopIds: [...fields.ignore_eos ? [] : generation.eosIds, ...fields.stop_token_ids ?? []],
     logprobs: null,
     promptLogprobs: false,

@@ -52,6 +52,7 @@ const tool = z.object({
   name,
   description: optional(anyText),
   input_schema: object,
+  strict: optional(flag),
 }, wanted("an object"));
 
 const schema = z.object({
@@ -111,6 +112,7 @@ export async function toChatBody(
         name: each.name,
         ...(each.description && { description: each.description }),
         parameters: each.input_schema,
+        ...(each.strict && { strict: true }),
       },
     })),
     tool_choice: toolChoice(choice),

@@ -144,9 +144,14 @@ export async function readResponsesBody(
     stream: fields.stream,
     logprobs: fields.include?.includes(LOGPROBS) === true,
     top_logprobs: fields.include?.includes(LOGPROBS) ? fields.top_logprobs : null,
-    tools: tools.map(({ name, description, parameters }) => ({
+    tools: tools.map(({ name, description, parameters, strict }) => ({
       type: "function",
-      function: { name, ...(description && { description }), ...(parameters && { parameters }) },
+      function: {
+        name,
+        ...(description && { description }),
+        ...(parameters && { parameters }),
+        ...(strict && { strict }),
+      },
     })),
     tool_choice: isObject(choice) ? { type: "function", function: { name: choice.name } } : choice,
     parallel_tool_calls: fields.parallel_tool_calls,

@@ -167,6 +167,7 @@ const toolShape = z.object({
     name: nameText,
     description: optional(anyText),
     parameters: optional(anyObject),
+    strict: optional(flag),
   }, wanted("an object")),
 });
 

@@ -6,6 +6,7 @@
 import { EngineError, type KedgeError } from "../errors.ts";
 import { KEEP_ALIVE_MS, SLOW_READER_MS, STREAM_WRITE_CHARACTERS } from "../limits.ts";
 import type { JsonObject } from "./body.ts";
+import { Deadline } from "./deadline.ts";
 import { errorBody } from "./errors.ts";
 import { ClientLeftError, type Lifetime } from "./lifetime.ts";
 
@@ -59,10 +60,10 @@ export function streamResponse(
   const encoder = new TextEncoder();
   const reader = new EventReader(events, format, keepAliveMs);
   let isOpen = true;
-  let timer: ReturnType<typeof setTimeout> | undefined;
+  let slowness: Deadline | null = null;
   const close = () => {
     isOpen = false;
-    clearTimeout(timer);
+    slowness?.close();
     reader.close();
     life.end();
   };
@@ -83,7 +84,7 @@ export function streamResponse(
   };
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      clearTimeout(timer);
+      slowness?.lift();
       const { text, isLast } = await reader.read();
       // The client may have left during the wait, and a cancelled stream takes nothing more.
       if (!isOpen) return;
@@ -92,7 +93,8 @@ export function streamResponse(
         close();
         controller.close();
       } else {
-        timer = setTimeout(() => cutOff(controller), slowReaderMs);
+        slowness ??= new Deadline(slowReaderMs, () => cutOff(controller));
+        slowness.set();
       }
     },
     async cancel() {
@@ -120,20 +122,28 @@ interface Written {
 class EventReader {
   readonly #events: AsyncGenerator<unknown>;
   readonly #format: StreamFormat;
-  readonly #keepAliveMs: number;
-  /** The value that was asked for and has not come. */
-  #next: Promise<Written> | null = null;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #silence: Deadline;
+  /** Whether a value was asked for and not read. */
+  #isAsked = false;
+  /** The value that was asked for, once it is there. */
+  #next: Written | null = null;
+  #wake: () => void = () => {};
 
   constructor(events: AsyncGenerator<unknown>, format: StreamFormat, keepAliveMs: number) {
     this.#events = events;
     this.#format = format;
-    this.#keepAliveMs = keepAliveMs;
+    this.#silence = new Deadline(keepAliveMs, () => this.#wake());
   }
 
   async read(): Promise<Written> {
     const { keepAlive } = this.#format;
-    let written = await this.#wait(keepAlive === "" ? null : this.#keepAliveMs);
+    this.#ask();
+    if (this.#next === null) {
+      if (keepAlive !== "") this.#silence.set();
+      await new Promise<void>((resolve) => this.#wake = resolve);
+      this.#silence.lift();
+    }
+    let written = this.#take();
     if (written === null) return { text: keepAlive, isLast: false };
     let text = written.text;
     while (!written.isLast && text.length < STREAM_WRITE_CHARACTERS) {
@@ -145,46 +155,42 @@ class EventReader {
     return { text, isLast: written.isLast };
   }
 
-  /** Ends the wait of a `read` under way. */
+  /** Ends the wait for a comment. */
   close(): void {
-    clearTimeout(this.#timer);
-  }
-
-  /** The next value; null when it takes longer (null: however long). It is kept then. */
-  async #wait(milliseconds: number | null): Promise<Written | null> {
-    const next = this.#next ??= this.#take();
-    if (milliseconds === null) {
-      const written = await next;
-      this.#next = null;
-      return written;
-    }
-    const silence = new Promise<null>((resolve) => {
-      this.#timer = setTimeout(() => resolve(null), milliseconds);
-    });
-    const written = await Promise.race([next, silence]);
-    clearTimeout(this.#timer);
-    if (written !== null) this.#next = null;
-    return written;
+    this.#silence.close();
   }
 
   /** The next value if it is there already: what a source has in hand comes within a few turns. */
   async #ready(): Promise<Written | null> {
-    const next = this.#next ??= this.#take();
-    let written: Written | null = null;
-    void next.then((value) => written = value);
-    for (let turn = 0; turn < READY_TURNS && written === null; turn++) await null;
-    if (written !== null) this.#next = null;
-    return written;
+    this.#ask();
+    for (let turn = 0; turn < READY_TURNS && this.#next === null; turn++) await null;
+    return this.#take();
   }
 
-  async #take(): Promise<Written> {
-    try {
-      const { done, value } = await this.#events.next();
-      if (done === true) return { text: this.#format.end, isLast: true };
-      return { text: this.#format.event(value), isLast: false };
-    } catch (error) {
-      return { text: this.#format.error(error), isLast: true };
-    }
+  #take(): Written | null {
+    const next = this.#next;
+    if (next !== null) this.#isAsked = false;
+    this.#next = null;
+    return next;
+  }
+
+  #ask(): void {
+    if (this.#isAsked) return;
+    this.#isAsked = true;
+    this.#events.next().then(
+      ({ done, value }) => {
+        this.#arrive(
+          done === true
+            ? { text: this.#format.end, isLast: true }
+            : { text: this.#format.event(value), isLast: false },
+        );
+      },
+    ).catch((error) => this.#arrive({ text: this.#format.error(error), isLast: true }));
+  }
+
+  #arrive(written: Written): void {
+    this.#next = written;
+    this.#wake();
   }
 }
 

@@ -29,7 +29,8 @@ export function answerOptions({ tools, stop }: Pick<ChatRequest, "tools" | "stop
 /**
  * The request held to its `tool_choice`: under "none" no call can begin; under "required", or with
  * a function's name, the answer is calls and nothing else, their arguments as the tools' schemas
- * have them. With `parallel_tool_calls: false` the first call's end is the answer's.
+ * have them. With `parallel_tool_calls: false` the first call's end is the answer's. Where a tool is
+ * `strict`, a call that the model begins by itself is held to the same grammar from there on.
  */
 export function limitCalls(
   request: GenerateRequest,
@@ -55,16 +56,30 @@ export function limitCalls(
     const named = tools!.map(functionOf).filter((each) => each.name === name);
     return { ...request, grammar: callGrammar(named, isParallel) };
   }
-  if (!isParallel) {
-    return { ...request, stopIds: [...request.stopIds, ...idsOf([CALL_END])] };
+  const stopIds = isParallel ? request.stopIds : [...request.stopIds, ...idsOf([CALL_END])];
+  const functions = tools!.map(functionOf);
+  // A form that the whole answer must have leaves no room for calls.
+  if (request.grammar !== null || !functions.some(({ strict }) => strict)) {
+    return { ...request, stopIds };
   }
-  return request;
+  // What is not strict has any object as its arguments.
+  const held = functions.map(({ name, parameters, strict }) =>
+    strict ? { name, parameters: parameters ?? null } : { name }
+  );
+  // Calls may also begin without a section around them.
+  const grammar = callGrammar(held, isParallel, true);
+  return {
+    ...request,
+    stopIds,
+    grammar: { ...grammar, startIds: idsOf([CALLS_BEGIN, CALL_BEGIN]) },
+  };
 }
 
 /** A tool's function, as parseChatRequest has checked it. */
 interface ToolFunction {
   readonly name: string;
   readonly parameters?: JsonObject | null;
+  readonly strict?: boolean | null;
 }
 
 /** Throws RequestError for parameters that no grammar can be made of. */
@@ -73,7 +88,7 @@ function argumentsSchema({ name, parameters }: ToolFunction): string {
   const excess = schemaExcess(schema);
   if (excess === null) return schemaText(schema);
   throw new RequestError(
-    `read field "tools": wanted ${excess} in ${JSON.stringify(name)} to require a call of it, ` +
+    `read field "tools": wanted ${excess} in ${JSON.stringify(name)} to hold calls to it, ` +
       "found a larger one",
     "tools",
   );
@@ -83,16 +98,21 @@ function functionOf(tool: JsonObject): ToolFunction {
   return tool.function as unknown as ToolFunction;
 }
 
-/** Calls of some functions and nothing else, in llguidance's Lark. */
-function callGrammar(functions: readonly ToolFunction[], isParallel: boolean): Grammar {
+/** Calls of some functions and nothing else, in llguidance's Lark; `isBare`: or without a section. */
+function callGrammar(
+  functions: readonly ToolFunction[],
+  isParallel: boolean,
+  isBare = false,
+): Grammar {
   const lines = functions.flatMap((each, index) => [
     `call${index}: ${CALL_BEGIN} ${JSON.stringify(callId(each.name, ""))} INDEX ` +
     `${CALL_ARGUMENTS} arguments${index} ${CALL_END}`,
     `arguments${index}: %json ${argumentsSchema(each)}`,
   ]);
   const call = functions.map((_, index) => `call${index}`).join(" | ");
+  const calls = isParallel ? "call+" : "call";
   const source = [
-    `start: ${CALLS_BEGIN} call${isParallel ? "+" : ""} ${CALLS_END}`,
+    `start: ${CALLS_BEGIN} ${calls} ${CALLS_END}${isBare ? ` | ${calls}` : ""}`,
     `call: ${call}`,
     ...lines,
     "INDEX: /[0-9]{1,4}/",

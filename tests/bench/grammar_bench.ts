@@ -86,6 +86,7 @@ measure(String(tinyVocabularySize), () =>
     (id) => id >= tinyTokenizer.rankCount,
     tinyVocabularySize,
     end,
+    (text) => tinyTokenizer.encode(text),
   ));
 const tokens = makeTokens();
 measure(String(LARGE), () =>
@@ -94,4 +95,5 @@ measure(String(LARGE), () =>
     (id) => id === LARGE - 1,
     LARGE,
     LARGE - 1,
+    (text) => tinyTokenizer.encode(text),
   ));

@@ -19,6 +19,7 @@ const PROMPTS = [[5, 9, 40], [7, 7, 12, 3, 90, 41], [2], [61, 4, 8, 8]];
 
 /** Each token may be any whose id leaves the same remainder as the number of those before it. */
 class ModularMatcher implements TokenMatcher {
+  readonly holds = true;
   readonly isOver = false;
   #count = 0;
   readonly #mask: Uint32Array;
@@ -33,6 +34,12 @@ class ModularMatcher implements TokenMatcher {
       if (this.#allows(id)) this.#mask[id >>> 5]! |= 1 << (id & 31);
     }
     return this.#mask;
+  }
+
+  /** After every second token, where there is but one. */
+  forced(): Uint32Array {
+    const isForced = this.divisor === this.vocabularySize && this.#count % 2 === 0;
+    return Uint32Array.from(isForced ? [this.#count, this.#count + 1, this.#count + 2] : []);
   }
 
   consume(id: number): void {

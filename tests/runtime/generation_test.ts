@@ -268,12 +268,17 @@ Deno.test("Pool refuses to take back what is free", () => {
 
 /** Allows even tokens, `count` of them, and fails on command. */
 class EvenMatcher implements TokenMatcher {
+  readonly holds = true;
   isFree = false;
   consumed: number[] = [];
   constructor(private readonly count: number, private readonly failsAt = Infinity) {}
 
   mask(): Uint32Array {
     return new Uint32Array(maskWords(VOCABULARY)).fill(0x5555_5555);
+  }
+
+  forced(): Uint32Array {
+    return new Uint32Array(0);
   }
 
   consume(id: number): void {

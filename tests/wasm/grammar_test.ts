@@ -17,6 +17,7 @@ const vocabulary = new GrammarVocabulary(
   isSpecial,
   tinyVocabularySize,
   END,
+  (text) => tinyTokenizer.encode(text),
 );
 
 function allowedIds(matcher: GrammarMatcher): number[] {
@@ -62,6 +63,51 @@ Deno.test("grammar: JSON is written with one space behind its separators", () =>
   const grammar: Grammar = { kind: "json_schema", source: JSON.stringify(schema) };
   equal(after(grammar, '{"a": 1, "b": 2}').isOver, true);
   throws(() => after(grammar, '{"a":1'), /./);
+});
+
+/** Forced tokens at every place of a text, and what was written in between. */
+function forcedText(grammar: Grammar, choose: (ids: number[]) => number) {
+  const matcher = new GrammarMatcher(vocabulary, grammar);
+  const [ids, forcedIds]: [number[], number[]] = [[], []];
+  while (!matcher.isOver && ids.length < 200) {
+    const forced = [...matcher.forced()];
+    for (const id of forced) {
+      ok(allows(matcher.mask(), id), "a forced token is allowed");
+      matcher.consume(id);
+    }
+    forcedIds.push(...forced);
+    ids.push(...forced);
+    if (matcher.isOver) break;
+    ids.push(choose(allowedIds(matcher)));
+    matcher.consume(ids.at(-1)!);
+  }
+  matcher.free();
+  return { text: tinyTokenizer.decode(Uint32Array.from(ids)), ids, forced: forcedIds.length };
+}
+
+Deno.test("grammar: text without a choice is forced as the tokenizer writes it", () => {
+  const properties = { temperature: { enum: [20, 21] }, "größe der Straße": { const: "ß…🙂" } };
+  const source = JSON.stringify({
+    type: "object",
+    properties,
+    required: Object.keys(properties),
+    additionalProperties: false,
+    "x-guidance": { item_separator: ", ", key_separator: ": ", whitespace_flexible: false },
+  });
+  const { text, ids, forced } = forcedText({ kind: "json_schema", source }, (ids) => ids[0]!);
+  const value = JSON.parse(text.replace(/<\|[^|]*\|>/g, ""));
+  deepEqual(Object.keys(value), Object.keys(properties));
+  ok(forced >= ids.length - 8, `${forced} of ${ids.length} forced`);
+  const call = forcedText(
+    {
+      kind: "lark",
+      source: 'start: <|tool_call_begin|> "functions.add:" /[01]/ <|tool_call_end|>',
+    },
+    (ids) => ids[0]!,
+  );
+  const [begin] = call.ids;
+  equal(begin, tinyTokenizer.specialId("<|tool_call_begin|>"));
+  deepEqual(forcedText({ kind: "regex", source: ".*" }, () => END).forced, 0);
 });
 
 Deno.test("grammar: a token that the mask lacks is refused", () => {

@@ -9,6 +9,11 @@ export class Matcher {
     [Symbol.dispose](): void;
     consume(id: number): void;
     /**
+     * The tokens that must come next, as far as what follows can't change how text is cut. None
+     * before the first token.
+     */
+    forced(): Uint32Array;
+    /**
      * Whether nothing but the end can follow.
      */
     is_over(): boolean;
@@ -33,7 +38,7 @@ export class Vocabulary {
      * `bytes`: those of all tokens, one after the other; `lengths`: of each. A token without bytes
      * is never allowed, and one that begins with 0xff is no text.
      */
-    constructor(bytes: Uint8Array | number[], lengths: Uint32Array | number[], end: number);
+    constructor(bytes: Uint8Array | number[], lengths: Uint32Array | number[], end: number, encoder: any);
 }
 
 export type InitInput = RequestInfo | URL | Response | BufferSource | WebAssembly.Module;
@@ -43,10 +48,11 @@ export interface InitOutput {
     readonly __wbg_matcher_free: (a: number, b: number) => void;
     readonly __wbg_vocabulary_free: (a: number, b: number) => void;
     readonly matcher_consume: (a: number, b: number) => [number, number];
+    readonly matcher_forced: (a: number) => [number, number];
     readonly matcher_is_over: (a: number) => number;
     readonly matcher_mask_address: (a: number) => [number, number, number];
     readonly matcher_new: (a: number, b: number, c: number, d: number, e: number) => [number, number, number];
-    readonly vocabulary_new: (a: number, b: number, c: number, d: number, e: number) => [number, number, number];
+    readonly vocabulary_new: (a: number, b: number, c: number, d: number, e: number, f: any) => [number, number, number];
     readonly llg_cancel: (a: number) => void;
     readonly llg_clone_cancellation_handle: (a: number) => number;
     readonly llg_clone_constraint: (a: number) => number;

@@ -24,6 +24,17 @@ export class Matcher {
         }
     }
     /**
+     * The tokens that must come next, as far as what follows can't change how text is cut. None
+     * before the first token.
+     * @returns {Uint32Array}
+     */
+    forced() {
+        const ret = wasm.matcher_forced(this.__wbg_ptr);
+        var v1 = getArrayU32FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
+        return v1;
+    }
+    /**
      * Whether nothing but the end can follow.
      * @returns {boolean}
      */
@@ -93,8 +104,9 @@ export class Vocabulary {
      * @param {Uint8Array | number[]} bytes
      * @param {Uint32Array | number[]} lengths
      * @param {number} end
+     * @param {any} encoder
      */
-    constructor(bytes, lengths, end) {
+    constructor(bytes, lengths, end, encoder) {
         const val3 = +end;
         let ptr0, len0, ptr1, len1;
         try {
@@ -107,7 +119,7 @@ export class Vocabulary {
             if (ptr0) { wasm.__wbindgen_free(ptr0, len0 * 1, 1); }
             throw e;
         }
-        const ret = wasm.vocabulary_new(ptr0, len0, ptr1, len1, val3);
+        const ret = wasm.vocabulary_new(ptr0, len0, ptr1, len1, val3, encoder);
         if (ret[2]) {
             throw takeFromExternrefTable0(ret[1]);
         }
@@ -137,6 +149,13 @@ function __wbg_get_imports() {
         },
         __wbg___wbindgen_throw_4c88d8bf264fd984: function(arg0, arg1) {
             throw new Error(getStringFromWasm0(arg0, arg1));
+        },
+        __wbg_encode_3053999ffdb18858: function(arg0, arg1, arg2, arg3) {
+            const ret = arg1.encode(getStringFromWasm0(arg2, arg3));
+            const ptr1 = passArray32ToWasm0(ret, wasm.__wbindgen_malloc);
+            const len1 = WASM_VECTOR_LEN;
+            getDataViewMemory0().setInt32((arg0 >>> 0) + 4 * 1, len1, true);
+            getDataViewMemory0().setInt32((arg0 >>> 0) + 4 * 0, ptr1, true);
         },
         __wbg_getRandomValues_5d8c030b527203a6: function() { return handleError(function (arg0, arg1) {
             globalThis.crypto.getRandomValues(getArrayU8FromWasm0(arg0, arg1));
@@ -260,6 +279,11 @@ function debugString(val) {
         // Per MDN: 'This list of values is exhaustive.'
         // https://developer.mozilla.org/en-US/docs/Web/JavaScript/Reference/Operators/typeof#description
     }
+}
+
+function getArrayU32FromWasm0(ptr, len) {
+    ptr = ptr >>> 0;
+    return getUint32ArrayMemory0().subarray(ptr / 4, ptr / 4 + len);
 }
 
 function getArrayU8FromWasm0(ptr, len) {
