@@ -1,7 +1,7 @@
 /** The last block: final norm and head for the wanted rows, their edits, and the best of them. */
-import { compileGatherRows, gatherRows, type GatherRowsPipeline } from "./gather_rows.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import type { Recorder } from "./gpu/recorder.ts";
+import { createHead, type Head, type HeadWeights } from "./head.ts";
 import {
   compileLogitEdits,
   EDIT_WORDS,
@@ -23,10 +23,8 @@ import {
   SUM_WORDS,
   sumLogits,
 } from "./logit_sums.ts";
-import type { Matrix } from "./matrix.ts";
 import type { Projections } from "./projection.ts";
-import { RmsNorm } from "./rms_norm.ts";
-import { scratch, vectorBuffer } from "./scratch.ts";
+import { scratch } from "./scratch.ts";
 import {
   BEST_TOKENS,
   compileTopTokens,
@@ -37,21 +35,11 @@ import {
   type TopTokensPipeline,
   type TopTokensScratch,
 } from "./top_tokens.ts";
-import type { Candidates, Capacity, LogitRow, ModelShape } from "./types.ts";
-
-export interface LogitsWeights {
-  /** f32 [1, hidden]. */
-  readonly norm: Matrix;
-  /** [vocabulary, hidden]. */
-  readonly head: Matrix;
-}
+import type { Candidates, Capacity, LogitRow, ModelShape, WeightFormat } from "./types.ts";
 
 interface Buffers {
   /** u32 [logitRows]. */
   readonly rows: GPUBuffer;
-  /** f32 [logitRows][hidden]. */
-  readonly gathered: GPUBuffer;
-  readonly normed: GPUBuffer;
   /** f32 [logitRows][vocabulary]. */
   readonly logits: GPUBuffer;
   /** [logitEdits] of row, id, divide, add. */
@@ -72,7 +60,6 @@ interface Buffers {
 }
 
 interface Pipelines {
-  readonly gather: GatherRowsPipeline;
   readonly edit: LogitEditsPipeline;
   readonly mask: LogitMasksPipeline;
   readonly part: LogitPartsPipeline;
@@ -92,10 +79,9 @@ export class Logits {
 
   private constructor(
     private readonly gpu: Gpu,
-    private readonly projections: Projections,
     private readonly shape: ModelShape,
     private readonly capacity: Capacity,
-    private readonly norm: RmsNorm,
+    private readonly head: Head,
     private readonly pipelines: Pipelines,
     private readonly buffers: Buffers,
   ) {
@@ -107,12 +93,12 @@ export class Logits {
     projections: Projections,
     shape: ModelShape,
     capacity: Capacity,
+    headFormat: WeightFormat,
   ): Promise<Logits> {
-    const { hiddenSize, vocabularySize } = shape;
+    const { vocabularySize } = shape;
     const { logitRows, logitEdits } = capacity;
-    const [norm, gather, edit, mask, part, sum, top] = await Promise.all([
-      RmsNorm.create(gpu),
-      compileGatherRows(gpu),
+    const [head, edit, mask, part, sum, top] = await Promise.all([
+      createHead(gpu, projections, shape, logitRows, headFormat),
       compileLogitEdits(gpu),
       compileLogitMasks(gpu),
       compileLogitParts(gpu),
@@ -121,11 +107,9 @@ export class Logits {
     ]);
     const [even = 0, odd = 0] = partsOfPasses(vocabularySize);
     const items = logitRows * BEST_TOKENS * ITEM_WORDS;
-    const pipelines = { gather, edit, mask, part, sum, top };
-    return new Logits(gpu, projections, shape, capacity, norm, pipelines, {
+    const pipelines = { edit, mask, part, sum, top };
+    return new Logits(gpu, shape, capacity, head, pipelines, {
       rows: scratch(gpu, "logit rows", logitRows),
-      gathered: scratch(gpu, "logits gathered", logitRows * hiddenSize),
-      normed: scratch(gpu, "logits normed", logitRows * hiddenSize),
       logits: scratch(gpu, "logits", logitRows * vocabularySize),
       edits: scratch(gpu, "logit edits", logitEdits * EDIT_WORDS),
       maskRows: scratch(gpu, "logit mask rows", logitRows),
@@ -228,36 +212,13 @@ export class Logits {
   }
 
   /** logits[i] = head RMSNorm(residual[rows[i]]), edited, masked; residual f32 [..][hidden]. */
-  encode(recorder: Recorder, residual: GPUBuffer, weights: LogitsWeights): void {
-    const { rows, gathered, normed, logits, edits, maskRows, masks, wanted } = this.buffers;
+  encode(recorder: Recorder, residual: GPUBuffer, weights: HeadWeights): void {
+    const { rows, logits, edits, maskRows, masks, wanted } = this.buffers;
     const { shares, sums, best } = this.buffers;
-    const { gather, edit, mask, part, sum, top } = this.pipelines;
-    const { hiddenSize: hidden, vocabularySize: vocabulary, normEpsilon } = this.shape;
+    const { edit, mask, part, sum, top } = this.pipelines;
+    const { vocabularySize: vocabulary } = this.shape;
     const count = this.#rows.length;
-    gatherRows(recorder, gather, rows, residual, gathered, hidden, count);
-    const norm = vectorBuffer(weights.norm);
-    this.norm.normalize(
-      recorder,
-      gathered,
-      hidden,
-      norm,
-      normed,
-      hidden,
-      hidden,
-      count,
-      normEpsilon,
-    );
-    this.projections.project(
-      recorder,
-      weights.head,
-      normed,
-      hidden,
-      logits,
-      vocabulary,
-      0,
-      count,
-      false,
-    );
+    this.head.encode(recorder, residual, rows, logits, count, weights);
     editLogits(recorder, edit, edits, logits, this.#editCount, vocabulary);
     maskLogits(recorder, mask, maskRows, masks, logits, vocabulary, this.#maskedRows.length);
     sumParts(recorder, part, logits, wanted, shares, vocabulary, count);

@@ -147,7 +147,7 @@ export class WebGpuDevice {
         weights.formats(true),
         weights.sharedCount(shape),
       ),
-      Logits.create(gpu, projections, shape, capacity),
+      Logits.create(gpu, projections, shape, capacity, weights.get("head").spec.format),
       Readback.create(gpu, readbackBytes),
       ...Array.from({ length: STEPS_IN_FLIGHT }, () => Readback.create(gpu, resultBytes)),
     ]);

@@ -8,7 +8,7 @@
 import type { DenseWeights, GatedWeights, MoeWeights } from "./feed_forward.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import type { KdaWeights } from "./kda.ts";
-import type { LogitsWeights } from "./logits.ts";
+import type { HeadWeights } from "./head.ts";
 import { isGrouped, Matrix } from "./matrix.ts";
 import type { MlaWeights } from "./mla.ts";
 import type { ModelShape, TensorSpec, WeightFormat } from "./types.ts";
@@ -131,7 +131,7 @@ export class WeightTable {
     return new Set(matrices.map(({ spec }) => spec.format));
   }
 
-  logits(): LogitsWeights {
+  logits(): HeadWeights {
     return { norm: this.get("norm"), head: this.get("head") };
   }
 

@@ -249,5 +249,5 @@ function pagesFrom(first: number, count: number): Uint32Array {
 }
 
 function wantedRow(row: number): LogitRow {
-  return { row, edits: null, temperature: 0, target: null };
+  return { row, edits: null, mask: null, temperature: 0, target: null };
 }

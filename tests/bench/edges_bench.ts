@@ -40,6 +40,7 @@ const engine = new SupervisedEngine(
   {
     modelDirectory: "",
     device: "cpu",
+    weights: undefined,
     slots: STREAMS,
     contextTokens: undefined,
     memoryBytes: undefined,
