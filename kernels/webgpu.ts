@@ -6,6 +6,7 @@ import { DenseBlock, MoeBlock } from "./feed_forward.ts";
 import { type Gpu, openGpu } from "./gpu/gpu.ts";
 import { Readback } from "./gpu/readback.ts";
 import { Recorder } from "./gpu/recorder.ts";
+import { type DispatchTime, Timestamps } from "./gpu/timestamps.ts";
 import { KdaBlock } from "./kda.ts";
 import { allocateKdaState, type KdaLayerState, kdaStateFloats } from "./kda_state.ts";
 import { allocateLatents, readLatents } from "./latent_cache.ts";
@@ -354,6 +355,23 @@ export class WebGpuDevice {
       pages,
       count,
     );
+  }
+
+  /**
+   * Times of the dispatches of what `run` records and waits for, in order; null where the adapter
+   * has no timestamps.
+   */
+  async timeDispatches(run: () => Promise<void>): Promise<DispatchTime[] | null> {
+    if (!this.gpu.device.features.has("timestamp-query")) return null;
+    const timestamps = new Timestamps(this.gpu);
+    this.#recorder.timestamps = timestamps;
+    try {
+      await run();
+      return await timestamps.take();
+    } finally {
+      this.#recorder.timestamps = null;
+      timestamps.destroy();
+    }
   }
 
   destroy(): void {

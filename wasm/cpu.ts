@@ -141,6 +141,10 @@ export class CpuDevice {
     throw new Error(`write group scales of tensor "${key}": wanted q8 or q4, which cpu has not`);
   }
 
+  timeDispatches(): Promise<null> {
+    return Promise.resolve(null);
+  }
+
   // deno-lint-ignore require-await -- the seam is asynchronous: other devices build pipelines here
   async configure(capacity: Capacity): Promise<void> {
     this.#alive("configure");

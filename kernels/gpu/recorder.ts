@@ -7,6 +7,7 @@
  */
 import type { Gpu } from "./gpu.ts";
 import type { Access, ParamTypes, Pipeline } from "./kernel.ts";
+import type { Timestamps } from "./timestamps.ts";
 
 export interface BufferUse {
   readonly buffer: GPUBuffer;
@@ -45,6 +46,7 @@ export class Recorder {
   #pass: GPUComputePassEncoder | null = null;
   #used = 0;
   #dispatches = 0;
+  #timestamps: Timestamps | null = null;
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
@@ -64,6 +66,11 @@ export class Recorder {
     this.#dispatches = 0;
   }
 
+  /** Times every dispatch from now on; null: none. */
+  set timestamps(timestamps: Timestamps | null) {
+    this.#timestamps = timestamps;
+  }
+
   /** Records one dispatch. `groups` are workgroups a dimension; zero groups record nothing. */
   dispatch<P extends ParamTypes>(
     pipeline: Pipeline<P>,
@@ -77,7 +84,7 @@ export class Recorder {
     if (this.#used === PARAM_SLOTS) this.submit();
     const offset = this.#used++ * PARAM_STRIDE_BYTES;
     this.#writeParams(pipeline, params, offset);
-    const pass = this.#computePass();
+    const pass = this.#computePass(pipeline.name);
     pass.setPipeline(pipeline.pipeline);
     pass.setBindGroup(0, this.#bindGroup(pipeline, uses), [offset]);
     pass.dispatchWorkgroups(x, y, z);
@@ -198,8 +205,12 @@ export class Recorder {
     return this.#encoder ??= this.#gpu.device.createCommandEncoder();
   }
 
-  #computePass(): GPUComputePassEncoder {
-    return this.#pass ??= this.#commands().beginComputePass();
+  /** The open pass; where dispatches are timed, one of its own for the next. */
+  #computePass(kernel: string): GPUComputePassEncoder {
+    const timestampWrites = this.#timestamps?.next(kernel);
+    if (timestampWrites === undefined) return this.#pass ??= this.#commands().beginComputePass();
+    this.#endPass();
+    return this.#pass = this.#commands().beginComputePass({ timestampWrites });
   }
 
   #endPass(): void {

@@ -6,7 +6,7 @@
 import { openDevice } from "../engine/devices.ts";
 import { pageBytes, slotBytes } from "../engine/capacity.ts";
 import { BENCH_CPU_POOL_BYTES_MAX, PAGE_TOKENS, STEP_ROWS } from "../limits.ts";
-import type { Device, LogitRow, ModelShape, StepPlan } from "../model/device.ts";
+import type { Device, DispatchTime, LogitRow, ModelShape, StepPlan } from "../model/device.ts";
 import { startStep } from "../model/kimi_linear.ts";
 import { randomIntegers } from "./statistics.ts";
 
@@ -34,15 +34,25 @@ export interface DecodeSpeed {
   readonly dispatchesPerStep: number | null;
   /** States and latents that these sequences take. */
   readonly cacheBytes: number;
+  /** Of one step whose dispatches do not overlap; empty where the device can't tell. */
+  readonly kernels: readonly KernelTime[];
+}
+
+/** All dispatches of one kernel in a step. */
+export interface KernelTime {
+  readonly kernel: string;
+  readonly dispatches: number;
+  readonly microseconds: number;
 }
 
 export interface PrefillSpeed {
   readonly tokens: number;
+  /** Of the last step, as for decode. */
+  readonly kernels: readonly KernelTime[];
   /** null: it does not fit the pools. */
   readonly tokensPerSecond: number | null;
 }
 
-/** Times of kernels will stand beside these. */
 export interface DeviceBenchReport {
   readonly device: string;
   readonly adapter: string;
@@ -106,6 +116,19 @@ export async function benchDevice(
   }
 }
 
+/** Sums by kernel, the longest first. */
+function kernelTimes(times: readonly DispatchTime[] | null): KernelTime[] {
+  const sums = new Map<string, { dispatches: number; microseconds: number }>();
+  for (const { kernel, nanoseconds } of times ?? []) {
+    const sum = sums.get(kernel) ?? { dispatches: 0, microseconds: 0 };
+    sums.set(kernel, sum);
+    sum.dispatches++;
+    sum.microseconds += nanoseconds / 1_000;
+  }
+  return [...sums].map(([kernel, sum]) => ({ kernel, ...sum }))
+    .sort((a, b) => b.microseconds - a.microseconds);
+}
+
 /** Slots and pages that `tokens` positions of `sequences` sequences take. */
 function poolsOf(tokens: number, sequences: number) {
   return { sequences, pages: Math.ceil(tokens / PAGE_TOKENS) };
@@ -152,7 +175,7 @@ class StepRunner {
     const pools = poolsOf(context + 1, batch);
     const cacheBytes = this.#bytes(pools);
     if (!this.#fits(pools)) {
-      const none = { tokensPerSecond: null, stepMs: null, dispatchesPerStep: null };
+      const none = { tokensPerSecond: null, stepMs: null, dispatchesPerStep: null, kernels: [] };
       return { context, batch, ...none, cacheBytes };
     }
     const sequences = Array.from({ length: batch }, (_, index) => ({
@@ -172,19 +195,28 @@ class StepRunner {
     const next = this.device.feedsTokens ? fed : first;
     sequences.forEach(({ slot }) => this.device.zeroSlot(slot));
     await this.#run([first], () => next, () => false, WARM_STEPS);
+    const kernels = await this.#timeKernels(next);
     const began = performance.now();
     const late = () => performance.now() - began >= 1_000 * this.plan.seconds;
     const steps = await this.#run([first], () => next, () => !late(), LEAST_STEPS);
     const stepMs = (performance.now() - began) / steps;
     const dispatchesPerStep = this.device.dispatchCount;
     const tokensPerSecond = batch / stepMs * 1_000;
-    return { context, batch, tokensPerSecond, stepMs, dispatchesPerStep, cacheBytes };
+    return { context, batch, tokensPerSecond, stepMs, dispatchesPerStep, cacheBytes, kernels };
+  }
+
+  async #timeKernels(plan: StepPlan): Promise<KernelTime[]> {
+    return kernelTimes(
+      await this.device.timeDispatches(async () => {
+        await startStep(this.device, this.shape, plan).result();
+      }),
+    );
   }
 
   /** Whole prompts in steps of as many rows as the engine's, repeated. */
   async prefill(tokens: number): Promise<PrefillSpeed> {
     const pools = poolsOf(tokens, 1);
-    if (!this.#fits(pools)) return { tokens, tokensPerSecond: null };
+    if (!this.#fits(pools)) return { tokens, tokensPerSecond: null, kernels: [] };
     const plans: StepPlan[] = [];
     for (let past = 0; past < tokens; past += this.#rows) {
       const rowCount = Math.min(this.#rows, tokens - past);
@@ -201,13 +233,15 @@ class StepRunner {
       await this.#run(plans, () => null, () => false, plans.length);
     };
     await once();
+    const kernels = await this.#timeKernels(plans.at(-1)!);
     const began = performance.now();
     let runs = 0;
     while (runs === 0 || performance.now() - began < 1_000 * this.plan.seconds) {
       await once();
       runs++;
     }
-    return { tokens, tokensPerSecond: runs * tokens / (performance.now() - began) * 1_000 };
+    const tokensPerSecond = runs * tokens / (performance.now() - began) * 1_000;
+    return { tokens, tokensPerSecond, kernels };
   }
 
   /**

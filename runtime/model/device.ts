@@ -214,6 +214,12 @@ export interface KdaState {
   readonly convolution: Float32Array;
 }
 
+/** The time of one dispatch. */
+export interface DispatchTime {
+  readonly kernel: string;
+  readonly nanoseconds: number;
+}
+
 export interface Device {
   /** "cpu" or "webgpu". */
   readonly kind: string;
@@ -284,6 +290,11 @@ export interface Device {
   logits(): void;
   /** Starts the step. Its result must be taken before any other read. */
   finish(): PendingStep;
+  /**
+   * Times of the dispatches of what `run` records and waits for, in order; null where the device
+   * can't tell. Only for measuring: dispatches do not overlap then.
+   */
+  timeDispatches(run: () => Promise<void>): Promise<readonly DispatchTime[] | null>;
   /** Dispatches recorded by the last step (0 where the word means nothing). */
   readonly dispatchCount: number;
   /** Bytes that `declare` and `configure` allocated; constant afterwards. */

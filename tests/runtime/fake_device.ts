@@ -83,6 +83,9 @@ export class FakeDevice implements Device {
   write(): void {}
   writeScales(): void {}
   writeGroupScales(): void {}
+  timeDispatches(): Promise<null> {
+    return Promise.resolve(null);
+  }
   configure(): Promise<void> {
     return Promise.resolve();
   }

@@ -94,6 +94,9 @@ export class HashDevice implements Device {
   write(): void {}
   writeScales(): void {}
   writeGroupScales(): void {}
+  timeDispatches(): Promise<null> {
+    return Promise.resolve(null);
+  }
   configure(): Promise<void> {
     return Promise.resolve();
   }
