@@ -400,7 +400,7 @@ async function compileAll(
   gpu: Gpu,
   shape: ModelShape,
   { pageTokens, pagesPerSequence, latentFormat }: Capacity,
-  { main, low, gates, kvA, kvB, router }: DecodeFormats,
+  { main, low, gates, kvA, kvB, router, ranks }: DecodeFormats,
   choices: number,
 ): Promise<Pipelines> {
   const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
@@ -409,8 +409,8 @@ async function compileAll(
     compileDecodeOut(gpu, main, router, columns, headDim);
   const [prepare, kdaIn, kdaStep, kdaOut, mlaIn, latent, absorb] = await Promise.all([
     compileDecodePrepare(gpu),
-    compileDecodeKdaIn(gpu, main, low, hidden),
-    compileDecodeKdaStep(gpu, gates, kda.keyDim),
+    compileDecodeKdaIn(gpu, main, low, hidden, kda),
+    compileDecodeKdaStep(gpu, gates, kda.keyDim, ranks),
     out(kda.headCount * kda.valueDim, kda.valueDim),
     compileDecodeMlaIn(gpu, main, kvA, hidden),
     compileMlaLatent(gpu, latentFormat),

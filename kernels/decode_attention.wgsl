@@ -29,7 +29,6 @@ const POSITIONS: u32 = 8u;
 const SLICE_QUADS: u32 = 1u;
 const VALUE_QUADS: u32 = 1u;
 const LOADS: u32 = 1u;
-const LOWEST: f32 = -3.4e38;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> absorbed: array<vec4<f32>>;

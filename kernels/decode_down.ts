@@ -19,8 +19,8 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const THREADS = 256;
-const LANES = 8;
+const LANES = 16;
+const THREADS = OUT_TILE * LANES;
 
 export type DecodeDownPipeline = Pipeline<typeof PARAMS>;
 

@@ -11,7 +11,8 @@
 //   scaled      f32 [row_count][columns] = y
 //   router      i32 [row_count][experts][3]: set to zero for the next layer
 //
-// One workgroup: 32 rows of W_down, one row of x. Loops: about experts / 85 turns.
+// One workgroup: 32 rows of W_down, LANES threads each, one row of x.
+// Loops: (CHOICES + 3 experts) / LANES turns at most.
 
 struct Params {
   row_count: u32,
@@ -37,14 +38,14 @@ const CHOICES: u32 = 1u;
 @group(0) @binding(8) var<storage, read_write> router: array<i32>;
 
 // [choice][32 rows][lane], then [choice][32 rows].
-var<workgroup> lane_sums: array<f32, 256u * CHOICES>;
+var<workgroup> lane_sums: array<f32, 32u * LANES * CHOICES>;
 var<workgroup> shares: array<f32, 32u * CHOICES>;
 
 fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
   return bitcast<f32>(info.x);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(32u * LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -52,16 +53,26 @@ fn main(
   let row = group.x % params.row_count;
   let tile = group.x / params.row_count;
   let pairs = row * CHOICES;
+  let column = tile * 32u + thread;
+  let used = thread < 32u && column < params.columns;
+  let at = (params.row_start + row) * params.columns + column;
+  // Loaded now, used in the end.
+  var before = 0.0;
+  var norm = 0.0;
+  if (used) {
+    before = residual[at];
+    norm = weight[column];
+  }
   // @unroll
   for (var c = 0u; c < CHOICES; c++) {
     let block = block_of(chosen[pairs + c].x * params.block_quads, params.columns, params.groups,
       params.scale_stride);
     let sums = lane_products(block, tile * 32u + thread / LANES, 0u, params.columns - 1u,
       thread % LANES, (pairs + c) * params.groups * 3u);
-    lane_sums[c * 256u + thread] = sums[0];
+    lane_sums[c * 32u * LANES + thread] = sums[0];
   }
   workgroupBarrier();
-  for (var i = thread; i < 32u * CHOICES; i += 256u) {
+  for (var i = thread; i < 32u * CHOICES; i += 32u * LANES) {
     var total = 0.0;
     // @unroll
     for (var l = 0u; l < LANES; l++) {
@@ -70,25 +81,23 @@ fn main(
     shares[i] = bitcast<f32>(chosen[pairs + i / 32u].y) * total;
   }
   workgroupBarrier();
-  let column = tile * 32u + thread;
   var value = 0.0;
   var y = 0.0;
-  if (thread < 32u && column < params.columns) {
+  if (used) {
     var sum = 0.0;
     // @unroll
     for (var c = 0u; c < CHOICES; c++) {
       sum += shares[c * 32u + thread];
     }
-    let at = (params.row_start + row) * params.columns + column;
-    value = residual[at] + sum;
+    value = before + sum;
     residual[at] = value;
-    y = value * weight[column];
+    y = value * norm;
     scaled[row * params.columns + column] = y;
   }
   let target_quad = (row * params.columns / 32u + tile) * 3u;
   store_group(thread, thread < 32u, y, value * value, target_quad, params.even_first != 0u);
   if (tile == 0u) {
-    for (var i = thread; i < 3u * params.experts; i += 256u) {
+    for (var i = thread; i < 3u * params.experts; i += 32u * LANES) {
       router[row * 3u * params.experts + i] = 0i;
     }
   }

@@ -17,6 +17,8 @@ export interface DecodeFormats {
   readonly kvA: FloatFormat;
   readonly kvB: FloatFormat;
   readonly router: FloatFormat;
+  /** Columns of f_b and of g_b, multiples of 16. */
+  readonly ranks: readonly [number, number];
 }
 
 /** Bytes of workgroup memory of decode_up and decode_down beside what grows with the model. */
@@ -32,10 +34,11 @@ export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): Deco
   const choices = moe.expertsPerToken + table.sharedCount(shape);
   const widths = [hiddenSize, kda.keyDim, kda.valueDim, mla.valueDim, denseIntermediateSize];
   if ([...widths, moe.intermediateSize].some((width) => width % 32 !== 0)) return null;
+  if (kda.convolutionTaps < 2) return null;
   if (moe.sharedIntermediateSize > 0 && table.sharedCount(shape) === 0) return null;
   const memory = gpu.limits.maxComputeWorkgroupStorageSize;
   const needed = [
-    WORKGROUP_BYTES + 4 * choices * 288,
+    WORKGROUP_BYTES + 4 * choices * 544,
     WORKGROUP_BYTES + 4 * moe.expertCount,
     decodeAttentionBytes(shape.mla),
   ];
@@ -44,6 +47,8 @@ export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): Deco
   const main = large[0]?.spec.format;
   if (main === undefined || !isGrouped(main)) return null;
   if (large.some(({ spec, parts }) => spec.format !== main || parts.length !== 1)) return null;
+  const ranks = ranksOf(shape, table);
+  if (ranks === null) return null;
   const formats: Partial<Record<keyof DecodeFormats, FloatFormat>> = {};
   for (const [kind, matrices] of Object.entries(small)) {
     for (const { spec, parts } of matrices) {
@@ -54,12 +59,26 @@ export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): Deco
     }
   }
   const { low = "f32", gates = "f32", kvA = "f32", kvB = "f32", router = "f32" } = formats;
-  return { main, low, gates, kvA, kvB, router };
+  return { main, low, gates, kvA, kvB, router, ranks };
 }
 
 interface Matrices {
   readonly large: Matrix[];
-  readonly small: Record<Exclude<keyof DecodeFormats, "main">, Matrix[]>;
+  readonly small: Record<Exclude<keyof DecodeFormats, "main" | "ranks">, Matrix[]>;
+}
+
+/** The low ranks of the KDA layers' gates; null where they differ or are no multiples of 16. */
+function ranksOf({ layers }: ModelShape, table: WeightTable): [number, number] | null {
+  let ranks: [number, number] = [0, 0];
+  for (const [layer, { mixer }] of layers.entries()) {
+    if (mixer !== "kda") continue;
+    const { fB, gB } = table.kda(layer);
+    const [rank, gateRank] = [fB.spec.columns, gB.spec.columns];
+    const isOther = ranks[0] !== 0 && (ranks[0] !== rank || ranks[1] !== gateRank);
+    if (isOther || rank % 16 !== 0 || gateRank % 16 !== 0) return null;
+    ranks = [rank, gateRank];
+  }
+  return ranks;
 }
 
 function matricesOf(shape: ModelShape, table: WeightTable): Matrices {

@@ -31,7 +31,6 @@ const PARAMS = {
   low_rows: "u32",
   g_a_start: "u32",
   b_start: "u32",
-  taps: "u32",
   tap_stride: "u32",
   k_taps: "u32",
   v_taps: "u32",
@@ -61,6 +60,7 @@ export function compileDecodeKdaIn(
   format: GroupedFormat,
   lowFormat: FloatFormat,
   columns: number,
+  { convolutionTaps }: KdaShape,
 ): Promise<DecodeKdaInPipeline> {
   const preludes = [
     ...groupedPieces(format),
@@ -70,6 +70,7 @@ export function compileDecodeKdaIn(
   const literals = {
     ...rowLiterals(columns, IN_LANES, IN_ROWS),
     ...normLiterals(columns, THREADS),
+    KEPT: convolutionTaps - 1,
   };
   return decodeKdaInKernel.compile(gpu, {}, preludes, literals);
 }
@@ -135,7 +136,6 @@ export function decodeKdaIn(
       low_rows: lowRows,
       g_a_start: (gA!.offset - fA!.offset) / segmentBytes,
       b_start: (b!.offset - fA!.offset) / segmentBytes,
-      taps: shape.convolutionTaps,
       tap_stride: weights.qConv.stride,
       k_taps: (kTaps!.offset - qTaps!.offset) / 4,
       v_taps: (vTaps!.offset - qTaps!.offset) / 4,

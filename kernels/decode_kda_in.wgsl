@@ -12,7 +12,7 @@
 //   out      f32 [row_count][channels | f_a | g_a | b]
 //
 // One workgroup: 16 ROWS rows of W_qkv or 4 of W_low, one row of x; workgroups of the same weights
-// are neighbours. Loops: segments / 32 + groups / 128 + 2 taps turns.
+// are neighbours. Loops: segments / 32 + groups / 128 turns.
 
 struct Params {
   row_count: u32,
@@ -29,12 +29,14 @@ struct Params {
   low_rows: u32,
   g_a_start: u32,
   b_start: u32,
-  taps: u32,
   tap_stride: u32,
   k_taps: u32,
   v_taps: u32,
   keys: u32,
 }
+
+// Taps of the convolution less one: what a slot keeps.
+const KEPT: u32 = 3u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
@@ -46,28 +48,42 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> tails: array<f32>;
 @group(0) @binding(8) var<storage, read_write> out: array<f32>;
 
-// The convolution at channel c of the row's token, whose projection is u.
-fn convolve(u: f32, c: u32, slot: u32) -> f32 {
+// What the convolution at channel c needs beside the new projection.
+struct History {
+  tail: array<f32, KEPT>,
+  taps: array<f32, KEPT + 1u>,
+}
+
+fn history(c: u32, slot: u32) -> History {
   var start = c * params.tap_stride;
   if (c >= 2u * params.keys) {
     start = params.v_taps + (c - 2u * params.keys) * params.tap_stride;
   } else if (c >= params.keys) {
     start = params.k_taps + (c - params.keys) * params.tap_stride;
   }
-  let kept = params.taps - 1u;
-  let tail = slot * kept * params.block_rows + c;
+  var result = History();
+  // @unroll
+  for (var w = 0u; w < KEPT; w++) {
+    result.tail[w] = tails[(slot * KEPT + w) * params.block_rows + c];
+    result.taps[w] = taps[start + w];
+  }
+  result.taps[KEPT] = taps[start + KEPT];
+  return result;
+}
+
+// The convolution at channel c of the row's token, whose projection is u.
+fn convolve(before: History, u: f32, c: u32, slot: u32) -> f32 {
+  var past = before;
   var sum = 0.0;
-  for (var w = 0u; w < kept; w++) {
-    let value = tails[tail + w * params.block_rows];
-    sum = fma(taps[start + w], value, sum);
+  // @unroll
+  for (var w = 0u; w < KEPT; w++) {
+    sum = fma(past.taps[w], past.tail[w], sum);
     if (w > 0u) {
-      tails[tail + (w - 1u) * params.block_rows] = value;
+      tails[(slot * KEPT + w - 1u) * params.block_rows + c] = past.tail[w];
     }
   }
-  if (kept > 0u) {
-    tails[tail + (kept - 1u) * params.block_rows] = u;
-  }
-  return silu(fma(taps[start + kept], u, sum));
+  tails[(slot * KEPT + KEPT - 1u) * params.block_rows + c] = u;
+  return silu(fma(past.taps[KEPT], u, sum));
 }
 
 @compute @workgroup_size(128)
@@ -79,10 +95,16 @@ fn main(
   let tile = group.x / params.row_count;
   let target_start = row * (params.block_rows + params.low_rows);
   if (tile < params.block_tiles) {
-    let u = integer_row(thread, row, tile);
     let c = tile * TILE + thread;
-    if (thread < TILE && c < params.block_rows) {
-      out[target_start + c] = convolve(u, c, rows[params.row_start + row].z);
+    let slot = rows[params.row_start + row].z;
+    let used = thread < TILE && c < params.block_rows;
+    var before = History();
+    if (used) {
+      before = history(c, slot);
+    }
+    let u = integer_row(thread, row, tile);
+    if (used) {
+      out[target_start + c] = convolve(before, u, c, slot);
     }
     return;
   }

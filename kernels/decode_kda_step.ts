@@ -14,8 +14,6 @@ const PARAMS = {
   value_dim: "u32",
   mixed_stride: "u32",
   slices: "u32",
-  rank: "u32",
-  gate_rank: "u32",
   gate_start: "u32",
   bias_start: "u32",
   norm_start: "u32",
@@ -37,17 +35,25 @@ export const decodeKdaStepKernel = defineKernel({
   params: PARAMS,
 });
 
-/** `keyDim`: a multiple of 4; `gateFormat`: of f_b and g_b. */
+/** `keyDim`: a multiple of 32; `gateFormat`, ranks: of f_b and g_b. */
 export function compileDecodeKdaStep(
   gpu: Gpu,
   gateFormat: FloatFormat,
   keyDim: number,
+  [rank, gateRank]: readonly [number, number],
 ): Promise<DecodeKdaStepPipeline> {
   const preludes = [
     ...floatPieces(gateFormat),
-    ...pieces("nan", "sigmoid", "softplus", "workgroup_sum", "activation_group"),
+    ...pieces("nan", "sigmoid", "softplus", "activation_group"),
   ];
-  const literals = { KEY_PART: keyDim / PARTS, GROUP_THREADS: THREADS };
+  const gateSegments = segmentCount(gateRank);
+  const literals = {
+    KEY_PART: keyDim / PARTS,
+    RANK_SEGMENTS: segmentCount(rank),
+    GATE_SEGMENTS: gateSegments,
+    GATE_PART: Math.ceil(gateSegments / PARTS),
+    GROUP_THREADS: THREADS,
+  };
   return decodeKdaStepKernel.compile(gpu, {}, preludes, literals);
 }
 
@@ -90,8 +96,6 @@ export function decodeKdaStep(
       value_dim: valueDim,
       mixed_stride: headCount * (2 * keyDim + valueDim) + rank + gateRank + headCount,
       slices,
-      rank,
-      gate_rank: gateRank,
       gate_start: (gB.offset - fB.offset) / segmentBytes,
       bias_start: (dtBias!.offset - aLog!.offset) / 4,
       norm_start: (oNorm!.offset - aLog!.offset) / 4,

@@ -15,7 +15,7 @@
 //               of o
 //
 // One workgroup: 32 value channels of one head of one row; thread = 32 part + column, and part p
-// takes key channels [p KEY_PART, (p + 1) KEY_PART). Loops: about 2 key_dim / 128 * rank / 16 turns.
+// takes key channels [p KEY_PART, (p + 1) KEY_PART). Loops: 2 key_dim / 128 + ranks / 512 turns.
 
 struct Params {
   row_start: u32,
@@ -23,8 +23,6 @@ struct Params {
   value_dim: u32,
   mixed_stride: u32,
   slices: u32,
-  rank: u32,
-  gate_rank: u32,
   gate_start: u32,
   bias_start: u32,
   norm_start: u32,
@@ -33,6 +31,10 @@ struct Params {
 
 const KEY_PART: u32 = 32u;
 const KEY_DIM: u32 = 4u * KEY_PART;
+// Segments of 16 columns in a row of W_fb and of W_gb, and of the latter in a quarter.
+const RANK_SEGMENTS: u32 = 1u;
+const GATE_SEGMENTS: u32 = 1u;
+const GATE_PART: u32 = 1u;
 const L2_EPSILON: f32 = 1e-6;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -46,29 +48,24 @@ const L2_EPSILON: f32 = 1e-6;
 var<workgroup> q: array<f32, KEY_DIM>;
 var<workgroup> k: array<f32, KEY_DIM>;
 var<workgroup> r: array<f32, KEY_DIM>;
-var<workgroup> parts: array<f32, 128>;
-var<workgroup> gates: array<f32, 128>;
+// f, then g.
+var<workgroup> low: array<vec4<f32>, 4u * (RANK_SEGMENTS + GATE_SEGMENTS)>;
+var<workgroup> parts: array<vec4<f32>, 128>;
 
-// The sum of the four parts of the thread's column.
-fn column_sum(thread: u32, value: f32) -> f32 {
+// The sums over the four parts of the thread's column.
+fn column_sums(thread: u32, values: vec4<f32>) -> vec4<f32> {
   workgroupBarrier();
-  parts[thread] = value;
+  parts[thread] = values;
   workgroupBarrier();
   let column = thread % 32u;
   return (parts[column] + parts[32u + column]) + (parts[64u + column] + parts[96u + column]);
 }
 
-// Segments [begin, end) of a float row that begins at segment `start`, times mixed from `x` on.
-fn rank_product(start: u32, x: u32, begin: u32, end: u32) -> f32 {
-  var sum = 0.0;
-  for (var segment = begin; segment < end; segment++) {
-    let w = weights16(start + segment);
-    // @unroll
-    for (var i = 0u; i < 16u; i++) {
-      sum = fma(w[i / 4u][i % 4u], mixed[x + segment * 16u + i], sum);
-    }
-  }
-  return sum;
+// Segment `segment` of the float weights times segment `x` of `low`.
+fn segment_product(segment: u32, x: u32) -> f32 {
+  let w = weights16(segment);
+  return (dot(w[0], low[4u * x]) + dot(w[1], low[4u * x + 1u])) +
+    (dot(w[2], low[4u * x + 2u]) + dot(w[3], low[4u * x + 3u]));
 }
 
 @compute @workgroup_size(128)
@@ -92,40 +89,56 @@ fn main(
     s[i] = state[first + i * params.value_dim];
   }
   let values = start + 2u * keys + head * params.value_dim;
-  let low = start + 2u * keys + params.head_count * params.value_dim;
-  var q_squares = 0.0;
-  var k_squares = 0.0;
+  let low_start = start + 2u * keys + params.head_count * params.value_dim;
+  let v = mixed[values + column];
+  let write_strength = mixed[low_start + 16u * (RANK_SEGMENTS + GATE_SEGMENTS) + head];
   let rate = exp(vectors[head]);
-  let segments = (params.rank + 15u) / 16u;
+  for (var i = thread; i < 4u * (RANK_SEGMENTS + GATE_SEGMENTS); i += 128u) {
+    let at = low_start + 4u * i;
+    low[i] = vec4(mixed[at], mixed[at + 1u], mixed[at + 2u], mixed[at + 3u]);
+  }
+  for (var d = thread; d < KEY_DIM; d += 128u) {
+    q[d] = mixed[start + head * KEY_DIM + d];
+    k[d] = mixed[start + keys + head * KEY_DIM + d];
+  }
+  workgroupBarrier();
   for (var d = thread; d < KEY_DIM; d += 128u) {
     let channel = head * KEY_DIM + d;
-    q[d] = mixed[start + channel];
-    k[d] = mixed[start + keys + channel];
-    q_squares = fma(q[d], q[d], q_squares);
-    k_squares = fma(k[d], k[d], k_squares);
-    let a = rank_product(channel * segments, low, 0u, segments) +
-      vectors[params.bias_start + channel];
+    var a = vectors[params.bias_start + channel];
+    // @unroll
+    for (var i = 0u; i < RANK_SEGMENTS; i++) {
+      a += segment_product(channel * RANK_SEGMENTS + i, i);
+    }
     r[d] = exp(-rate * softplus(a));
   }
-  // A quarter of the output gate's row a thread.
-  let gate_segments = (params.gate_rank + 15u) / 16u;
-  let quarter = (gate_segments + 3u) / 4u;
-  let gate_part = rank_product(
-    params.gate_start + (head * params.value_dim + column) * gate_segments, low + params.rank,
-    min(part * quarter, gate_segments), min((part + 1u) * quarter, gate_segments));
-  let gate = column_sum(thread, gate_part);
-  let q_factor = 1.0 / sqrt(workgroup_sum(thread, q_squares) + L2_EPSILON) /
-    sqrt(f32(KEY_DIM));
-  let k_factor = 1.0 / sqrt(workgroup_sum(thread, k_squares) + L2_EPSILON);
+  // A quarter of the output gate's row, and of the squares of q and k, a thread.
+  let gate_row = params.gate_start + (head * params.value_dim + column) * GATE_SEGMENTS;
+  var sums = vec4(0.0);
+  // @unroll
+  for (var i = 0u; i < GATE_PART; i++) {
+    let segment = part * GATE_PART + i;
+    if (segment < GATE_SEGMENTS) {
+      sums.x += segment_product(gate_row + segment, RANK_SEGMENTS + segment);
+    }
+  }
+  // @unroll
+  for (var i = 0u; i < KEY_PART; i++) {
+    let d = part * KEY_PART + i;
+    sums.y = fma(q[d], q[d], sums.y);
+    sums.z = fma(k[d], k[d], sums.z);
+  }
+  sums = column_sums(thread, sums);
+  let gate = sums.x;
+  let q_factor = 1.0 / sqrt(sums.y + L2_EPSILON) / sqrt(f32(KEY_DIM));
+  let k_factor = 1.0 / sqrt(sums.z + L2_EPSILON);
   var predicted = 0.0;
   // @unroll
   for (var i = 0u; i < KEY_PART; i++) {
     s[i] *= r[part * KEY_PART + i];
     predicted = fma(s[i], k[part * KEY_PART + i] * k_factor, predicted);
   }
-  predicted = column_sum(thread, predicted);
-  let beta = sigmoid(mixed[low + params.rank + params.gate_rank + head]);
-  let error = beta * (mixed[values + column] - predicted);
+  predicted = column_sums(thread, vec4(predicted)).x;
+  let error = sigmoid(write_strength) * (v - predicted);
   var output = 0.0;
   // @unroll
   for (var i = 0u; i < KEY_PART; i++) {
@@ -133,7 +146,7 @@ fn main(
     state[first + i * params.value_dim] = s[i];
     output = fma(s[i], q[part * KEY_PART + i] * q_factor, output);
   }
-  output = column_sum(thread, output);
+  output = column_sums(thread, vec4(output)).x;
   let y = output * vectors[params.norm_start + column] * sigmoid(gate);
   let at = ((row * params.head_count + head) * params.slices + slice) * 3u;
   store_group(thread, thread < 32u, y, output * output, at, params.even_first != 0u);

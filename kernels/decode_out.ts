@@ -26,10 +26,10 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const THREADS = 256;
-const LANES = 8;
 /** Rows of the matrix that one workgroup takes: one activation group of its output. */
 export const OUT_TILE = 32;
+const LANES = 16;
+const THREADS = OUT_TILE * LANES;
 
 export type DecodeOutPipeline = Pipeline<typeof PARAMS>;
 

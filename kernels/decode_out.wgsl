@@ -14,7 +14,7 @@
 //   router      i32 [row_count][experts][3 limbs]: sums of lib/limbs.wgsl; integers, so that the
 //               order in which workgroups come does not matter
 //
-// One workgroup: 32 rows of W, one row of x. Loops: experts / 256 turns.
+// One workgroup: 32 rows of W, LANES threads each, one row of x. Loops: experts / (32 LANES) turns.
 
 struct Params {
   row_count: u32,
@@ -42,7 +42,7 @@ const HEAD_GROUPS: u32 = 0u;
 @group(0) @binding(7) var<storage, read_write> scaled: array<f32>;
 @group(0) @binding(8) var<storage, read_write> router: array<atomic<i32>>;
 
-var<workgroup> lane_sums: array<f32, 256>;
+var<workgroup> lane_sums: array<f32, 32u * LANES>;
 
 fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
   let scale = bitcast<f32>(info.x);
@@ -58,7 +58,7 @@ fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
   return scale / sqrt(squares / f32(params.head_dim) + params.epsilon);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(32u * LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -67,12 +67,27 @@ fn main(
   let tile = group.x / params.row_count;
   let block = block_of(0u, params.columns, params.groups, params.scale_stride);
   let weight_row = tile * 32u + thread / LANES;
+  let column = tile * 32u + thread;
+  let used = thread < 32u && column < params.columns;
+  let at = (params.row_start + row) * params.columns + column;
+  // Loaded now, used in the end.
+  var before = 0.0;
+  var norm = 0.0;
+  if (used) {
+    before = residual[at];
+    norm = weight[column];
+  }
+  let first_segment = min(thread, max(params.experts, 1u) - 1u) * params.segments + 2u * tile;
+  var router_head = mat4x4<f32>();
+  var router_tail = mat4x4<f32>();
+  if (params.experts > 0u) {
+    router_head = weights16(first_segment);
+    router_tail = weights16(first_segment + 1u);
+  }
   let sums = lane_products(
     block, weight_row, 0u, params.columns - 1u, thread % LANES, row * params.groups * 3u);
   lane_sums[thread] = sums[0];
   workgroupBarrier();
-  let column = tile * 32u + thread;
-  let used = thread < 32u && column < params.columns;
   var value = 0.0;
   var y = 0.0;
   if (used) {
@@ -81,31 +96,31 @@ fn main(
     for (var l = 0u; l < LANES; l++) {
       total += lane_sums[thread * LANES + l];
     }
-    let at = (params.row_start + row) * params.columns + column;
-    value = residual[at] + total;
+    value = before + total;
     residual[at] = value;
-    y = value * weight[column];
+    y = value * norm;
     scaled[row * params.columns + column] = y;
   }
   let target_quad = (row * params.columns / 32u + tile) * 3u;
   store_group(thread, thread < 32u, y, value * value, target_quad, params.even_first != 0u);
-  for (var e = thread; e < params.experts; e += 256u) {
-    let segment = e * params.segments + 2u * tile;
-    let head = weights16(segment);
-    let tail = weights16(segment + 1u);
+  for (var e = thread; e < params.experts; e += 32u * LANES) {
+    if (e != thread) {
+      router_head = weights16(e * params.segments + 2u * tile);
+      router_tail = weights16(e * params.segments + 2u * tile + 1u);
+    }
     var logit = 0.0;
     // @unroll
     for (var i = 0u; i < 16u; i++) {
-      logit = fma(head[i / 4u][i % 4u], group_values[i].x, logit);
+      logit = fma(router_head[i / 4u][i % 4u], group_values[i].x, logit);
     }
     // @unroll
     for (var i = 0u; i < 16u; i++) {
-      logit = fma(tail[i / 4u][i % 4u], group_values[16u + i].x, logit);
+      logit = fma(router_tail[i / 4u][i % 4u], group_values[16u + i].x, logit);
     }
     let limbs = limbs_of(logit);
-    let at = (row * params.experts + e) * 3u;
-    atomicAdd(&router[at], limbs.x);
-    atomicAdd(&router[at + 1u], limbs.y);
-    atomicAdd(&router[at + 2u], limbs.z);
+    let sum = (row * params.experts + e) * 3u;
+    atomicAdd(&router[sum], limbs.x);
+    atomicAdd(&router[sum + 1u], limbs.y);
+    atomicAdd(&router[sum + 2u], limbs.z);
   }
 }

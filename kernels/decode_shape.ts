@@ -14,7 +14,6 @@ import qRows from "./lib/q_rows.wgsl" with { type: "text" };
 import rowNorm from "./lib/row_norm.wgsl" with { type: "text" };
 import sigmoid from "./lib/sigmoid.wgsl" with { type: "text" };
 import softplus from "./lib/softplus.wgsl" with { type: "text" };
-import workgroupSum from "./lib/workgroup_sum.wgsl" with { type: "text" };
 import { groupCount } from "./matrix.ts";
 import { scratch } from "./scratch.ts";
 import { type FloatFormat, weightPreludes } from "./weight_preludes.ts";
@@ -33,7 +32,6 @@ const SOURCES = {
   row_norm: rowNorm,
   sigmoid,
   softplus,
-  workgroup_sum: workgroupSum,
 } as const;
 
 /** Pieces of kernels/lib by name, in that order. */

@@ -30,9 +30,10 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const THREADS = 256;
 const LANES = 8;
+/** Channels of one workgroup. */
 const TILE = 32;
+const THREADS = TILE * LANES;
 
 export type DecodeUpPipeline = Pipeline<typeof PARAMS>;
 
@@ -59,6 +60,7 @@ export function compileDecodeUp(
     ...normLiterals(columns, THREADS),
     GROUP_THREADS: THREADS,
     EXPERTS: moe?.expertCount ?? 0,
+    EXPERT_QUADS: Math.max(1, Math.ceil((moe?.expertCount ?? 0) / 4)),
     CHOICES_MAX: moe?.expertsPerToken ?? 1,
   };
   return decodeUpKernel.compile(gpu, {}, preludes, literals);

@@ -12,7 +12,8 @@
 //   chosen      [row_count][choices] (expert, weight)
 //   expert_use  u32 [..]: rows of each matrix are added from use_offset on
 //
-// One workgroup: 32 channels of one choice of one row. Loops: EXPERTS^2 / 256 turns.
+// One workgroup: 32 channels of one choice of one row, LANES threads a channel.
+// Loops: 2 EXPERTS / (32 LANES) + groups / (32 LANES) + 8 turns.
 
 struct Params {
   row_count: u32,
@@ -33,6 +34,8 @@ struct Params {
 
 // 0 in a dense block.
 const EXPERTS: u32 = 0u;
+// ceil(EXPERTS / 4), at least 1.
+const EXPERT_QUADS: u32 = 1u;
 const CHOICES_MAX: u32 = 1u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -44,8 +47,11 @@ const CHOICES_MAX: u32 = 1u;
 @group(0) @binding(6) var<storage, read_write> chosen: array<vec2<u32>>;
 @group(0) @binding(7) var<storage, read_write> expert_use: array<atomic<u32>>;
 
-var<workgroup> lane_sums: array<f32, 512>;
-var<workgroup> keys: array<u32, EXPERTS + 1u>;
+var<workgroup> lane_sums: array<f32, 64u * LANES>;
+// [expert] keys that order as the biased scores do, zeros up to a multiple of 4, which come last;
+// scores.
+var<workgroup> keys: array<vec4<u32>, EXPERT_QUADS>;
+var<workgroup> expert_scores: array<f32, EXPERTS + 1u>;
 // [rank] (expert, score) of the best.
 var<workgroup> best: array<vec2<u32>, CHOICES_MAX>;
 
@@ -58,20 +64,36 @@ fn score_of(row: u32, e: u32, factor: f32) -> f32 {
   return sigmoid(value_of(vec3(router[at], router[at + 1u], router[at + 2u])) * factor);
 }
 
-// Fills `best`: expert e's rank is the number of those before it (larger key, or lower index).
+// Of four keys those that come before `own`, the key of expert e: larger, or the same and a lower
+// index.
+fn preceding(four: vec4<u32>, first: u32, own: u32, e: u32) -> u32 {
+  let index = vec4(first) + vec4(0u, 1u, 2u, 3u);
+  let before = (four > vec4(own)) | ((four == vec4(own)) & (index < vec4(e)));
+  let counts = select(vec4(0u), vec4(1u), before);
+  return counts.x + counts.y + counts.z + counts.w;
+}
+
+// Fills `best`: expert e's rank is the number of those before it.
 fn choose(thread: u32, row: u32, factor: f32) {
-  for (var e = thread; e < EXPERTS; e += 256u) {
-    keys[e] = order_key(score_of(row, e, factor) + bias[e]);
+  for (var e = thread; e < 4u * EXPERT_QUADS; e += 32u * LANES) {
+    var key = 0u;
+    if (e < EXPERTS) {
+      let score = score_of(row, e, factor);
+      expert_scores[e] = score;
+      key = order_key(score + bias[e]);
+    }
+    keys[e / 4u][e % 4u] = key;
   }
   workgroupBarrier();
-  for (var e = thread; e < EXPERTS; e += 256u) {
-    let own = keys[e];
+  for (var e = thread; e < EXPERTS; e += 32u * LANES) {
+    let own = keys[e / 4u][e % 4u];
     var rank = 0u;
-    for (var j = 0u; j < EXPERTS; j++) {
-      rank += select(0u, 1u, keys[j] > own || (keys[j] == own && j < e));
+    // @unroll
+    for (var q = 0u; q < EXPERT_QUADS; q++) {
+      rank += preceding(keys[q], 4u * q, own, e);
     }
     if (rank < params.experts_per_token) {
-      best[rank] = vec2(e, bitcast<u32>(score_of(row, e, factor)));
+      best[rank] = vec2(e, bitcast<u32>(expert_scores[e]));
     }
   }
   workgroupBarrier();
@@ -91,7 +113,7 @@ fn choice_of(choice: u32) -> vec2<u32> {
   return vec2(best[choice].x, bitcast<u32>(share * params.routed_scale));
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(32u * LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -117,7 +139,7 @@ fn main(
   let sums = lane_products(
     block, tile * 32u + thread / LANES, params.width, 2u * params.width - 1u, lane, x_quad);
   lane_sums[thread] = sums[0];
-  lane_sums[256u + thread] = sums[1];
+  lane_sums[32u * LANES + thread] = sums[1];
   workgroupBarrier();
   var h = 0.0;
   if (thread < 32u && tile * 32u + thread < params.width) {
@@ -126,7 +148,7 @@ fn main(
     // @unroll
     for (var l = 0u; l < LANES; l++) {
       gate += lane_sums[thread * LANES + l];
-      up += lane_sums[256u + thread * LANES + l];
+      up += lane_sums[32u * LANES + thread * LANES + l];
     }
     h = silu(gate * factor) * (up * factor);
   }

@@ -21,7 +21,9 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const THREADS = 128;
+const THREADS = 256;
+/** Threads that share a value row. */
+const LANES = 8;
 /** Value channels of one workgroup. */
 const CHANNELS = 32;
 
@@ -44,7 +46,11 @@ export function compileDecodeValues(
     ...floatPieces(kvBFormat),
     ...pieces("nan", "decode_splits", "activation_group"),
   ];
-  const literals = { GROUP_THREADS: THREADS, LATENT_QUADS: 4 * segmentCount(latentDim) };
+  const literals = {
+    GROUP_THREADS: THREADS,
+    LATENT_QUADS: 4 * segmentCount(latentDim),
+    LANE_SEGMENTS: Math.ceil(segmentCount(latentDim) / LANES),
+  };
   return decodeValuesKernel.compile(gpu, {}, preludes, literals);
 }
 

@@ -7,8 +7,8 @@
 //   weights     kv_b, float rows [heads (nope_dim + value_dim)][segments]
 //   groups_out  activation groups [rows][heads value_dim / 32][3 quads] of o
 //
-// One workgroup: 32 value channels of one head of one row; thread = 4 channel + lane.
-// Loops: 2 splits + LATENT_QUADS / 128 (1 + splits) + segments / 4 turns.
+// One workgroup: 32 value channels of one head of one row; thread = 8 channel + lane.
+// Loops: 3 splits + LATENT_QUADS / 256 splits turns.
 
 struct Params {
   row_start: u32,
@@ -22,7 +22,11 @@ struct Params {
   even_first: u32,
 }
 
+// Quads of z, padded with zeros to whole segments.
 const LATENT_QUADS: u32 = 4u;
+// Segments of a value row that one of its 8 lanes takes.
+const LANE_SEGMENTS: u32 = 1u;
+const SPLIT_STEP: u32 = 8u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> rows: array<vec4<u32>>;
@@ -31,11 +35,54 @@ const LATENT_QUADS: u32 = 4u;
 @group(0) @binding(4) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> groups_out: array<vec4<u32>>;
 
-// z, padded with zeros to whole segments.
+// [split]: exp(m - M); its share of the total.
+var<workgroup> factors: array<f32, SPLITS>;
+var<workgroup> totals: array<f32, SPLITS>;
 var<workgroup> z: array<vec4<f32>, LATENT_QUADS>;
-var<workgroup> lane_sums: array<f32, 128>;
+var<workgroup> lane_sums: array<f32, 256>;
 
-@compute @workgroup_size(128)
+// Threads [0, SPLITS) leave the factors and shares of a head's splits, which begin at `first`.
+fn weigh_splits(thread: u32, first: u32, used: u32) {
+  var own = LOWEST;
+  var share = 0.0;
+  if (thread < used) {
+    let at = 2u * (first + thread * params.head_count);
+    own = maxima[at];
+    share = maxima[at + 1u];
+  }
+  if (thread < SPLITS) {
+    totals[thread] = own;
+  }
+  workgroupBarrier();
+  var maximum = LOWEST;
+  for (var split = 0u; split < used; split++) {
+    maximum = max(maximum, totals[split]);
+  }
+  workgroupBarrier();
+  if (thread < SPLITS) {
+    let factor = select(0.0, exp(own - maximum), thread < used);
+    factors[thread] = factor;
+    totals[thread] = factor * share;
+  }
+  workgroupBarrier();
+}
+
+// z of quad `quad`, over all splits: 8 loads at a time are under way. Splits from `used` on count
+// with the factor 0, and what is there is not looked at.
+fn merged(first: u32, used: u32, quad: u32) -> vec4<f32> {
+  var value = vec4(0.0);
+  for (var start = 0u; start < used; start += SPLIT_STEP) {
+    // @unroll
+    for (var i = 0u; i < 8u; i++) {
+      let split = min(start + i, used - 1u);
+      let part = sums[(first + split * params.head_count) * params.value_quads + quad];
+      value += select(0.0, factors[split], start + i < used) * part;
+    }
+  }
+  return value;
+}
+
+@compute @workgroup_size(256)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -44,42 +91,41 @@ fn main(
   let slice = group.x % params.slices;
   let used = split_count(rows[params.row_start + group.y].y);
   let first = group.y * SPLITS * params.head_count + head;
-  var maximum = maxima[2u * first];
-  for (var split = 1u; split < used; split++) {
-    maximum = max(maximum, maxima[2u * (first + split * params.head_count)]);
-  }
+  weigh_splits(thread, first, used);
   var total = 0.0;
   for (var split = 0u; split < used; split++) {
-    let at = 2u * (first + split * params.head_count);
-    total = fma(exp(maxima[at] - maximum), maxima[at + 1u], total);
+    total += totals[split];
   }
-  for (var quad = thread; quad < LATENT_QUADS; quad += 128u) {
+  for (var quad = thread; quad < LATENT_QUADS; quad += 256u) {
     var value = vec4(0.0);
     if (quad < params.value_quads) {
-      for (var split = 0u; split < used; split++) {
-        let at = first + split * params.head_count;
-        value += exp(maxima[2u * at] - maximum) * sums[at * params.value_quads + quad];
-      }
+      value = merged(first, used, quad) / total;
     }
     // The last quad may end in parts of the shared key.
     let inside = vec4(4u * quad) + vec4(0u, 1u, 2u, 3u) < vec4(params.latent_dim);
-    z[quad] = select(vec4(0.0), value / total, inside);
+    z[quad] = select(vec4(0.0), value, inside);
   }
   workgroupBarrier();
-  let channel = slice * 32u + thread / 4u;
-  let row = head * (params.nope_dim + params.value_dim) + params.nope_dim + channel;
+  let row = head * (params.nope_dim + params.value_dim) + params.nope_dim + slice * 32u +
+    thread / 8u;
   var sum = 0.0;
-  for (var segment = thread % 4u; segment < params.segments; segment += 4u) {
-    let w = weights16(row * params.segments + segment);
-    sum += (dot(w[0], z[4u * segment]) + dot(w[1], z[4u * segment + 1u])) +
-      (dot(w[2], z[4u * segment + 2u]) + dot(w[3], z[4u * segment + 3u]));
+  // @unroll
+  for (var i = 0u; i < LANE_SEGMENTS; i++) {
+    let segment = thread % 8u + 8u * i;
+    if (segment < params.segments) {
+      let w = weights16(row * params.segments + segment);
+      sum += (dot(w[0], z[4u * segment]) + dot(w[1], z[4u * segment + 1u])) +
+        (dot(w[2], z[4u * segment + 2u]) + dot(w[3], z[4u * segment + 3u]));
+    }
   }
   lane_sums[thread] = sum;
   workgroupBarrier();
   var o = 0.0;
   if (thread < 32u) {
-    o = (lane_sums[4u * thread] + lane_sums[4u * thread + 1u]) +
-      (lane_sums[4u * thread + 2u] + lane_sums[4u * thread + 3u]);
+    // @unroll
+    for (var l = 0u; l < 8u; l++) {
+      o += lane_sums[8u * thread + l];
+    }
   }
   let target_row = params.row_start + group.y;
   let at = ((target_row * params.head_count + head) * params.slices + slice) * 3u;

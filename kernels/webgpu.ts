@@ -278,6 +278,7 @@ export class WebGpuDevice {
     const copied = count > 0 ? parts : [{ buffer: residual, offset: 0, bytes: 4 }];
     result.record(this.#recorder, copied);
     if (this.#underWay++ === 0) this.#recorder.submit();
+    else this.#recorder.finish();
     const bytes = copied.reduce((sum, part) => sum + part.bytes, 0);
     const { maskedRows } = logits;
     return { result: () => this.#result(step, count, result, bytes, maskedRows) };

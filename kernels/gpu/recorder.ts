@@ -47,6 +47,8 @@ export class Recorder {
   #used = 0;
   #dispatches = 0;
   #timestamps: Timestamps | null = null;
+  /** Finished and not yet submitted. */
+  #finished: GPUCommandBuffer[] = [];
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
@@ -109,16 +111,24 @@ export class Recorder {
     this.#commands().clearBuffer(buffer, offset, bytes);
   }
 
-  /** Hands everything recorded so far to the GPU. Does nothing when there is nothing. */
-  submit(): void {
+  /** Does now what can be done before a submission that has to wait. */
+  finish(): void {
     this.#endPass();
     if (this.#encoder === null) return;
+    this.#finished.push(this.#encoder.finish());
+    this.#encoder = null;
+  }
+
+  /** Hands everything recorded so far to the GPU. Does nothing when there is nothing. */
+  submit(): void {
+    this.finish();
+    if (this.#finished.length === 0) return;
     if (this.#used > 0) {
       const bytes = this.#used * PARAM_STRIDE_BYTES;
       this.#gpu.write(this.#params, 0, this.#words, bytes);
     }
-    this.#gpu.device.queue.submit([this.#encoder.finish()]);
-    this.#encoder = null;
+    this.#gpu.device.queue.submit(this.#finished);
+    this.#finished = [];
     this.#used = 0;
   }
 

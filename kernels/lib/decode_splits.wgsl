@@ -3,6 +3,8 @@
 
 const SPLITS: u32 = 128u;
 const SPLIT_TOKENS_MIN: u32 = 32u;
+// Below every score.
+const LOWEST: f32 = -3.4e38;
 
 // Positions of one split of a row at `position`; the last split may have fewer.
 fn split_tokens(position: u32) -> u32 {
