@@ -17,9 +17,10 @@ const PARAMS = {
   scale: "f32",
 } as const;
 
-const THREADS = 256;
 const HEADS = 32;
-const SLICES = 8;
+/** Slices of a head's query, one a thread. */
+const SLICES = 16;
+const THREADS = HEADS * SLICES;
 const POSITIONS = 8;
 /** SPLITS and SPLIT_TOKENS_MIN of lib/decode_splits.wgsl. */
 export const DECODE_SPLITS = 128;
@@ -37,7 +38,7 @@ export const decodeAttentionKernel = defineKernel({
 /** Bytes of workgroup memory of a model's kernel. */
 export function decodeAttentionBytes(shape: MlaShape): number {
   const sliceQuads = Math.ceil(latentQuads(shape) / SLICES);
-  return 16 * POSITIONS * SLICES * sliceQuads + 4 * (2048 + 256 + 32);
+  return 16 * POSITIONS * SLICES * sliceQuads + 4 * HEADS * (POSITIONS * (SLICES + 1) + 1);
 }
 
 /** `tokens`: the longest context. Throws where the adapter is too small for the model. */
@@ -53,6 +54,8 @@ export function compileDecodeAttention(
     SPLIT_TOKENS_MIN;
   checkLoops("decode_attention", Math.ceil(splitTokens / POSITIONS));
   const literals = {
+    SLICES,
+    HEADS: HEADS / SLICES,
     SLICE_QUADS: sliceQuads,
     VALUE_QUADS: Math.ceil(valueQuads(shape) / 32),
     LOADS: Math.ceil(POSITIONS * SLICES * sliceQuads / THREADS),

@@ -11,8 +11,8 @@
 //   maxima    f32 [row_count][SPLITS][head_count][2] = m, l
 //
 // One workgroup: 32 heads of one split of one row, 8 positions at a time. For the scores thread
-// 32 slice + head holds an eighth of its head's query; for z thread 32 group + lane holds the
-// quads lane, lane + 32, ... of heads 4 group .. 4 group + 3. Loops: 5 positions / 8 turns.
+// 32 slice + head holds a slice of its head's query; for z thread 32 slice + lane holds the quads
+// lane, lane + 32, ... of HEADS heads from HEADS slice on. Loops: positions / 8 turns.
 
 struct Params {
   row_start: u32,
@@ -24,6 +24,9 @@ struct Params {
 }
 
 const POSITIONS: u32 = 8u;
+const SLICES: u32 = 16u;
+// Heads of which one thread holds parts of z: 32 / SLICES.
+const HEADS: u32 = 2u;
 // Quads of an entry in a slice of the query; quads of z that one thread holds of a head; quads of 8
 // entries that one thread loads.
 const SLICE_QUADS: u32 = 1u;
@@ -38,18 +41,18 @@ const LOADS: u32 = 1u;
 @group(0) @binding(5) var<storage, read_write> sums: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> maxima: array<f32>;
 
-// [position][8 slices of SLICE_QUADS], zeros behind an entry.
-var<workgroup> tile: array<vec4<f32>, POSITIONS * 8u * SLICE_QUADS>;
+// [position][SLICES slices of SLICE_QUADS], zeros behind an entry.
+var<workgroup> tile: array<vec4<f32>, POSITIONS * SLICES * SLICE_QUADS>;
 // [slice][position][head]
-var<workgroup> partial: array<f32, 2048>;
+var<workgroup> partial: array<f32, 256u * SLICES>;
 // [position][head]: scores, then exp(score - maximum).
 var<workgroup> scores: array<f32, 256>;
 var<workgroup> corrections: array<f32, 32>;
 
 // Quad `index` of the 8 entries from position `start` on; zeros from `end` on.
 fn entry_quad(row: vec4<u32>, start: u32, end: u32, index: u32) -> vec4<f32> {
-  let position = start + index / (8u * SLICE_QUADS);
-  let quad = index % (8u * SLICE_QUADS);
+  let position = start + index / (SLICES * SLICE_QUADS);
+  let quad = index % (SLICES * SLICE_QUADS);
   if (position >= end || quad >= params.quads) {
     return vec4(0.0);
   }
@@ -58,12 +61,7 @@ fn entry_quad(row: vec4<u32>, start: u32, end: u32, index: u32) -> vec4<f32> {
   return decode_latent(latents[entry + quad]);
 }
 
-fn weights_at(position: u32, group: u32) -> vec4<f32> {
-  let at = position * 32u + 4u * group;
-  return vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
-}
-
-@compute @workgroup_size(256)
+@compute @workgroup_size(32u * SLICES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -88,44 +86,48 @@ fn main(
       query[i] = absorbed[query_start + i] * params.scale;
     }
   }
-  var z = array<mat4x4<f32>, VALUE_QUADS>();
-  var totals = vec4(0.0);
+  // [quad][head]
+  var z = array<vec4<f32>, VALUE_QUADS * HEADS>();
+  var totals = array<f32, HEADS>();
   var maximum = LOWEST;
   var next = array<vec4<f32>, LOADS>();
   // @unroll
   for (var i = 0u; i < LOADS; i++) {
-    next[i] = entry_quad(row, split_start, split_end, thread + i * 256u);
+    next[i] = entry_quad(row, split_start, split_end, thread + i * 32u * SLICES);
   }
   for (var start = split_start; start < split_end; start += POSITIONS) {
     // @unroll
     for (var i = 0u; i < LOADS; i++) {
-      if (thread + i * 256u < POSITIONS * 8u * SLICE_QUADS) {
-        tile[thread + i * 256u] = next[i];
+      if (thread + i * 32u * SLICES < POSITIONS * SLICES * SLICE_QUADS) {
+        tile[thread + i * 32u * SLICES] = next[i];
       }
     }
     workgroupBarrier();
     // @unroll
     for (var i = 0u; i < LOADS; i++) {
-      next[i] = entry_quad(row, start + POSITIONS, split_end, thread + i * 256u);
+      next[i] = entry_quad(row, start + POSITIONS, split_end, thread + i * 32u * SLICES);
     }
     // @unroll
     for (var p = 0u; p < 8u; p++) {
       var sum = 0.0;
       // @unroll
       for (var i = 0u; i < SLICE_QUADS; i++) {
-        sum += dot(query[i], tile[(p * 8u + slice) * SLICE_QUADS + i]);
+        sum += dot(query[i], tile[(p * SLICES + slice) * SLICE_QUADS + i]);
       }
       partial[(slice * 8u + p) * 32u + head] = sum;
     }
     workgroupBarrier();
     // Thread 32 p + head: the score at position p.
-    var score = 0.0;
-    // @unroll
-    for (var i = 0u; i < 8u; i++) {
-      score += partial[i * 256u + thread];
+    var score = LOWEST;
+    if (slice < 8u) {
+      var sum = 0.0;
+      // @unroll
+      for (var i = 0u; i < SLICES; i++) {
+        sum += partial[i * 256u + thread];
+      }
+      score = select(LOWEST, sum, start + slice < split_end);
+      scores[thread] = score;
     }
-    score = select(LOWEST, score, start + slice < split_end);
-    scores[thread] = score;
     workgroupBarrier();
     let before = maximum;
     // @unroll
@@ -133,45 +135,50 @@ fn main(
       maximum = max(maximum, scores[p * 32u + head]);
     }
     workgroupBarrier();
-    scores[thread] = select(0.0, exp(score - maximum), start + slice < split_end);
+    if (slice < 8u) {
+      scores[thread] = select(0.0, exp(score - maximum), start + slice < split_end);
+    }
     if (slice == 0u) {
       corrections[head] = select(exp(before - maximum), 0.0, start == split_start);
     }
     workgroupBarrier();
-    let correction = vec4(corrections[4u * slice], corrections[4u * slice + 1u],
-      corrections[4u * slice + 2u], corrections[4u * slice + 3u]);
-    totals *= correction;
     // @unroll
-    for (var v = 0u; v < VALUE_QUADS; v++) {
-      z[v][0] *= correction.x;
-      z[v][1] *= correction.y;
-      z[v][2] *= correction.z;
-      z[v][3] *= correction.w;
+    for (var h = 0u; h < HEADS; h++) {
+      let correction = corrections[HEADS * slice + h];
+      totals[h] *= correction;
+      // @unroll
+      for (var v = 0u; v < VALUE_QUADS; v++) {
+        z[v * HEADS + h] *= correction;
+      }
     }
     // @unroll
     for (var p = 0u; p < 8u; p++) {
-      let weight = weights_at(p, slice);
-      totals += weight;
+      // @unroll
+      for (var h = 0u; h < HEADS; h++) {
+        totals[h] += scores[p * 32u + HEADS * slice + h];
+      }
       // @unroll
       for (var v = 0u; v < VALUE_QUADS; v++) {
-        let c = tile[p * 8u * SLICE_QUADS + min(head + 32u * v, 8u * SLICE_QUADS - 1u)];
-        z[v][0] = fma(vec4(weight.x), c, z[v][0]);
-        z[v][1] = fma(vec4(weight.y), c, z[v][1]);
-        z[v][2] = fma(vec4(weight.z), c, z[v][2]);
-        z[v][3] = fma(vec4(weight.w), c, z[v][3]);
+        let at = min(head + 32u * v, SLICES * SLICE_QUADS - 1u);
+        let c = tile[p * SLICES * SLICE_QUADS + at];
+        // @unroll
+        for (var h = 0u; h < HEADS; h++) {
+          let weight = scores[p * 32u + HEADS * slice + h];
+          z[v * HEADS + h] = fma(vec4(weight), c, z[v * HEADS + h]);
+        }
       }
     }
     workgroupBarrier();
   }
   let first = (group.y * SPLITS + group.x) * params.head_count + group.z * 32u;
   // @unroll
-  for (var h = 0u; h < 4u; h++) {
-    let index = 4u * slice + h;
+  for (var h = 0u; h < HEADS; h++) {
+    let index = HEADS * slice + h;
     if (group.z * 32u + index < params.head_count) {
       // @unroll
       for (var v = 0u; v < VALUE_QUADS; v++) {
         if (head + 32u * v < params.value_quads) {
-          sums[(first + index) * params.value_quads + head + 32u * v] = z[v][h];
+          sums[(first + index) * params.value_quads + head + 32u * v] = z[v * HEADS + h];
         }
       }
       if (head == 0u) {

@@ -19,7 +19,7 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const LANES = 16;
+const LANES = 8;
 const THREADS = OUT_TILE * LANES;
 
 export type DecodeDownPipeline = Pipeline<typeof PARAMS>;

@@ -50,11 +50,17 @@ export function floatPieces(format: FloatFormat): Prelude[] {
   return [...weightPreludes(format)];
 }
 
+/** Most groups of a row whose loads one thread has under way. */
+const CHUNK_MAX = 4;
+
 /** Literals of lib/q_rows.wgsl for rows of `columns`: `lanes` threads a row, `rows` rows each. */
 export function rowLiterals(columns: number, lanes: number, rows: number): Record<string, number> {
   const groups = groupCount(columns);
   const full = Math.floor(groups / lanes);
-  return { LANES: lanes, FULL: full, REST: groups > full * lanes ? 1 : 0, ROWS: rows };
+  let chunk = Math.min(CHUNK_MAX, Math.max(1, full));
+  while (full % chunk !== 0) chunk--;
+  const rest = groups > full * lanes ? 1 : 0;
+  return { LANES: lanes, FULL: full, CHUNK: chunk, REST: rest, ROWS: rows };
 }
 
 /** Literals of lib/row_norm.wgsl. */

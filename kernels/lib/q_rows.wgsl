@@ -6,11 +6,13 @@
 //
 // The kernel declares blocks, x: array<vec4<u32>>, the latter in groups of three quads
 // (lib/activation_group.wgsl), and fn x_scale(quad, info) -> f32, the scale of the group whose
-// third quad is `info`. Loops: none, all are unrolled; FULL, REST and ROWS are set by the host.
+// third quad is `info`. Loops: FULL / CHUNK turns. The constants are set by the host.
 
 const LANES: u32 = 8u;
-// Groups that every lane takes; and 1 where the first lanes take one more.
+// Groups that every lane takes, CHUNK of them at a time: their loads are under way together, and
+// more would take registers from other workgroups. REST is 1 where the first lanes take one more.
 const FULL: u32 = 1u;
+const CHUNK: u32 = 1u;
 const REST: u32 = 0u;
 // Rows of weights that one thread takes.
 const ROWS: u32 = 1u;
@@ -59,9 +61,11 @@ fn lane_products(
   block: Block, row: u32, row_step: u32, row_last: u32, lane: u32, x_quad: u32,
 ) -> array<f32, ROWS> {
   var sums = array<f32, ROWS>();
-  // @unroll
-  for (var i = 0u; i < FULL; i++) {
-    add_group(&sums, block, row, row_step, row_last, lane + i * LANES, x_quad);
+  for (var first = lane; first < FULL * LANES; first += CHUNK * LANES) {
+    // @unroll
+    for (var i = 0u; i < CHUNK; i++) {
+      add_group(&sums, block, row, row_step, row_last, first + i * LANES, x_quad);
+    }
   }
   // @unroll
   for (var i = 0u; i < REST; i++) {
