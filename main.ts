@@ -23,6 +23,8 @@ import {
   QUEUE_REQUESTS_MAX,
   REQUEST_SECONDS_MAX,
   SLOTS_MAX,
+  SYNTH_SKEW_DEFAULT,
+  SYNTH_SKEW_MAX,
 } from "./runtime/limits.ts";
 import { LOG_LEVELS } from "./runtime/log_level.ts";
 import { WEIGHT_CHOICES } from "./runtime/weights/resident.ts";
@@ -213,6 +215,31 @@ function addBench(program: Command): void {
     .action(async (options) => (await import("./runtime/cli/bench.ts")).bench(options));
 }
 
+function addSynth(program: Command): void {
+  program.command("synth")
+    .description("Write a model folder with random weights, to measure without the real ones")
+    .argument("<folder>", "folder to make")
+    .addOption(
+      new Option("--shape <shape>", "48b or the path of a config.json").default("48b")
+        .argParser(nonEmpty),
+    )
+    .addOption(
+      new Option("--format <format>", "what the weights are stored as").choices(WEIGHT_CHOICES)
+        .default("q4"),
+    )
+    .addOption(
+      new Option("--skew <number>", "deviation of the logarithm of the experts' shares of tokens")
+        .default(SYNTH_SKEW_DEFAULT).argParser(decimalNumber(0, SYNTH_SKEW_MAX)),
+    )
+    .addOption(
+      new Option("--seed <number>", "makes the weights repeatable").default(1)
+        .argParser(wholeNumber(0, 2 ** 32 - 1)),
+    )
+    .action(async (folder, options) =>
+      (await import("./runtime/cli/synth.ts")).synth(folder, options)
+    );
+}
+
 function addTest(program: Command): void {
   program.command("test")
     .description("Run the test suite; installs software Vulkan where it may and none is there")
@@ -234,6 +261,7 @@ function createProgram(): Command {
   addKeys(program);
   addRun(program);
   addBench(program);
+  addSynth(program);
   addTest(program);
   return program;
 }

@@ -42,6 +42,12 @@ export const LOAD_PIECE_BYTES = 4 * MiB;
 export const GPU_WEIGHT_BYTES_DEFAULT = 16 * 1024 * MiB;
 /** Weights that fit the cpu device's 4 GiB of wasm32 memory beside its pools. */
 export const CPU_WEIGHT_BYTES_MAX = 3 * 1024 * MiB;
+/** Bytes of one file of a synthetic checkpoint: published ones have 5 GB. */
+export const SYNTH_SHARD_BYTES = 5_000_000_000;
+/** Deviation of the logarithm of synthetic experts' shares: near what trained routers have. */
+export const SYNTH_SKEW_DEFAULT = 0.5;
+/** At 3 a few get nearly all tokens. */
+export const SYNTH_SKEW_MAX = 3;
 /** Smallest side of an fp8 scale block: keeps the scales below 1/16 of their matrix's bytes. */
 export const MIN_SCALE_BLOCK_ELEMENTS = 8;
 

@@ -1,7 +1,7 @@
 /**
  * Speed of a device by itself: steps without scheduler, sampler and HTTP, so that any context
- * length can be had without prefilling it. Latents of the past are whatever the pages hold (zeros on
- * a fresh device), which costs the same time as any others.
+ * length can be had without prefilling it. Latents of the past are whatever the pages hold (zeros
+ * on a fresh device), which costs the same time as any others.
  */
 import { openDevice } from "../engine/devices.ts";
 import { pageBytes, slotBytes } from "../engine/capacity.ts";

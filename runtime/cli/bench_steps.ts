@@ -1,4 +1,4 @@
-/** `kedge bench` of the device alone: any context and batch, synthetic models, and the comparison. */
+/** `kedge bench` of the device alone: any context and batch, and beside full attention. */
 import { UsageError } from "../errors.ts";
 import { BENCH_POOL_BYTES_DEFAULT } from "../limits.ts";
 import type { ModelShape } from "../model/device.ts";

@@ -1,11 +1,11 @@
 /** Models without files for `kedge bench`, and the two that are compared with each other. */
 import { UsageError } from "../errors.ts";
-import { MAX_CONFIG_FILE_BYTES } from "../limits.ts";
+import { MAX_CONFIG_FILE_BYTES, SYNTH_SKEW_DEFAULT } from "../limits.ts";
 import { parseJson } from "../json_text.ts";
 import { parseModelConfig } from "../model/config.ts";
 import type { ModelShape } from "../model/device.ts";
 import type { WeightChoice } from "../weights/resident.ts";
-import { loadSynthetic, SKEW_DEFAULT } from "../weights/synthetic.ts";
+import { loadSynthetic } from "../weights/synthetic.ts";
 import type { BenchModel } from "./bench_device.ts";
 
 const SEED = 1;
@@ -41,7 +41,9 @@ export function syntheticModel(shape: ModelShape, weights: WeightChoice): BenchM
   return {
     shape,
     load: (device) =>
-      Promise.resolve(loadSynthetic(shape, weights, { seed: SEED, skew: SKEW_DEFAULT }, device)),
+      Promise.resolve(
+        loadSynthetic(shape, weights, { seed: SEED, skew: SYNTH_SKEW_DEFAULT }, device),
+      ),
   };
 }
 

@@ -281,18 +281,20 @@ const COMPRESSED = {
   "int-quantized": { type: "int", num_bits: 8, strategy: "group", group_size: 32 },
 } as const;
 
-/** 8-bit floats with one scale a row or a tensor; 4 or 8-bit integers with one a 32 columns. */
+/**
+ * 8-bit floats with one scale a row or a tensor; 4 or 8-bit integers with one a 32 columns; or
+ * groups of several formats, each of which names its own.
+ */
 function checkCompressedTensors(quantization: Keys): void {
-  const format = quantization.get("format");
-  if (typeof format !== "string" || !Object.hasOwn(COMPRESSED, format)) {
-    return quantization.fail("format", `one of ${Object.keys(COMPRESSED).map(quote).join(" ")}`);
-  }
+  const mixed = quantization.get("format") === "mixed-precision";
+  if (!mixed) checkCompressedFormat(quantization);
   const groups = quantization.get("config_groups");
   if (!isObject(groups)) return quantization.fail("config_groups", "an object");
   const all = quantization.object("config_groups");
   for (const name of Object.keys(groups)) {
-    const weights = all.object(name).object("weights");
-    const wanted = COMPRESSED[format as keyof typeof COMPRESSED];
+    const group = all.object(name);
+    const wanted = COMPRESSED[checkCompressedFormat(mixed ? group : quantization)];
+    const weights = group.object("weights");
     for (const [key, value] of Object.entries(wanted)) weights.fixed(key, value);
     if (wanted.type === "int") weights.fixed("symmetric", true);
     const strategy = weights.get("strategy");
@@ -300,4 +302,12 @@ function checkCompressedTensors(quantization: Keys): void {
       weights.fail("strategy", `"channel" or "tensor"`);
     }
   }
+}
+
+function checkCompressedFormat(keys: Keys): keyof typeof COMPRESSED {
+  const format = keys.get("format");
+  if (typeof format === "string" && Object.hasOwn(COMPRESSED, format)) {
+    return format as keyof typeof COMPRESSED;
+  }
+  return keys.fail("format", `one of ${Object.keys(COMPRESSED).map(quote).join(" ")}`);
 }

@@ -24,8 +24,6 @@ export interface SyntheticOptions {
   readonly skew: number;
 }
 
-export const SKEW_DEFAULT = 0.5;
-
 /** Bytes of a block of elements. */
 const BLOCK_BYTES = 4 * 1024 * 1024;
 const SCALE_BLOCK = 65_536;

@@ -60,6 +60,7 @@ Deno.test("kedge --help names every command, and each describes its options", as
     keys: ["add", "list", "revoke"],
     run: ["--model", "--device", "--max-tokens", "--temperature", "--seed", "--raw"],
     bench: ["--model", "--device", "--full", "--json"],
+    synth: ["<folder>", "--shape", "--format", "--skew", "--seed"],
     test: ["[filter]"],
   };
   for (const [command, names] of Object.entries(options)) {
