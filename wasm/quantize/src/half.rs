@@ -39,3 +39,26 @@ pub fn to_f32(bits: u16) -> f32 {
     };
     f32::from_bits(value.to_bits() | sign)
 }
+
+/// A row of values; as `from_f32`, four at once where all are normal in f16.
+pub fn row_from_f32(values: &[f32], row: &mut [u16]) {
+    let (fours, rest) = values.as_chunks::<4>();
+    let (targets, target_rest) = row.as_chunks_mut::<4>();
+    for (four, target) in fours.iter().zip(targets) {
+        let normal = |value: f32| (2.0_f32.powi(-14)..65504.0).contains(&value.abs());
+        if four.iter().all(|&value| normal(value)) {
+            for (bits, value) in target.iter_mut().zip(four) {
+                let word = value.to_bits();
+                let magnitude = word & 0x7fff_ffff;
+                let odd = (magnitude >> 13) & 1;
+                let rounded = magnitude.wrapping_add(0xfff + odd).wrapping_sub((127 - 15) << 23);
+                *bits = (word >> 16) as u16 & 0x8000 | (rounded >> 13) as u16;
+            }
+        } else {
+            *target = four.map(from_f32);
+        }
+    }
+    for (bits, &value) in target_rest.iter_mut().zip(rest) {
+        *bits = from_f32(value);
+    }
+}

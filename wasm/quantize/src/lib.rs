@@ -118,14 +118,20 @@ impl Quantizer {
         let row_bytes = groups * source.element_bytes();
         for row in 0..rows {
             let bytes = &self.input[row * row_bytes..(row + 1) * row_bytes];
-            decode_row(bytes, source, &self.fp8_table, &mut self.row);
             let target = &mut self.scales[row * stride..(row + 1) * stride];
             target[stride - 1] = 0;
-            for (bits, &value) in target.iter_mut().zip(&self.row) {
-                *bits = half::from_f32(value);
-                if *bits & half::INFINITY == half::INFINITY {
-                    return (first_row + row) as i32;
+            let target = &mut target[..groups];
+            if source == Source::F16 {
+                for (bits, bytes) in target.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *bits = u16::from_le_bytes([bytes[0], bytes[1]]);
                 }
+            } else {
+                decode_row(bytes, source, &self.fp8_table, &mut self.row);
+                half::row_from_f32(&self.row, target);
+            }
+            let largest = target.iter().fold(0, |largest, bits| largest.max(bits & 0x7fff));
+            if largest >= half::INFINITY {
+                return (first_row + row) as i32;
             }
         }
         ALL_STORED
