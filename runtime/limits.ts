@@ -35,6 +35,10 @@ export const MAX_SHARDS = 1024;
 export const MAX_MODEL_TENSORS = 262_144;
 /** Read buffer of the loader, reused; large enough that the disk and not the calls set the pace. */
 export const LOAD_PIECE_BYTES = 4 * MiB;
+/** Weights above which a thread of its own reads ahead: it takes some 50 ms to start. */
+export const READ_AHEAD_WEIGHT_BYTES = 512 * MiB;
+/** A reading thread that gives nothing for this long is given up: network disks stall that long. */
+export const READ_AHEAD_MS = 60_000;
 /**
  * Weights that are kept as a file has them where --memory says nothing: WebGPU doesn't tell how
  * much a device has, and cards of 24 GB are common. Larger models become q8 or q4.

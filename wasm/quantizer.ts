@@ -37,6 +37,17 @@ export class UnstorableRow extends Error {
   }
 }
 
+/** Rows of `columns` columns that a piece can hold, as stored and as rounded. */
+export function rowsPerPiece(pieceBytes: number, format: SourceFormat, columns: number): number {
+  const padded = GROUP * Math.ceil(columns / GROUP);
+  return Math.floor(pieceBytes / Math.max(columns * SOURCE_BYTES[format], padded));
+}
+
+/** Rows of `groups` scales that a piece can hold. */
+export function scaleRowsPerPiece(pieceBytes: number, groups: number): number {
+  return Math.floor(pieceBytes / (GROUP * (groups + 1)));
+}
+
 export class Quantizer {
   readonly #quantizer: wasm.Quantizer;
 
@@ -52,12 +63,6 @@ export class Quantizer {
   /** Bytes that the buffers for pieces, elements and scales take. */
   get bufferBytes(): number {
     return Math.ceil(this.pieceBytes * (2 + 4 / GROUP));
-  }
-
-  /** Rows of `columns` columns that one piece can hold, as stored and as rounded. */
-  rowsPerPiece(format: SourceFormat, columns: number): number {
-    const padded = GROUP * Math.ceil(columns / GROUP);
-    return Math.floor(this.pieceBytes / Math.max(columns * SOURCE_BYTES[format], padded));
   }
 
   /** Where the next `bytes` bytes of a file are to be put. */
@@ -94,11 +99,6 @@ export class Quantizer {
       elements: view(this.#quantizer.elements_address(), rows * groups * GROUP * bits / 8),
       scales: this.#scales(rows, groups),
     };
-  }
-
-  /** Rows of `groups` scales that one piece can hold. */
-  scaleRowsPerPiece(groups: number): number {
-    return Math.floor(this.pieceBytes / (GROUP * (groups + 1)));
   }
 
   /**

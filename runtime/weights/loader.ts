@@ -1,12 +1,12 @@
 /** Streams the weights of a checked model folder into a device, a few MiB at a time. */
 
-import { Quantizer, UnstorableRow } from "../../wasm/quantizer.ts";
-import { LOAD_PIECE_BYTES } from "../limits.ts";
+import { Quantizer, rowsPerPiece, scaleRowsPerPiece, UnstorableRow } from "../../wasm/quantizer.ts";
+import { LOAD_PIECE_BYTES, READ_AHEAD_WEIGHT_BYTES } from "../limits.ts";
 import type { Device, TensorSpec } from "../model/device.ts";
 import { refuse } from "../wording.ts";
 import type { ModelFolder } from "./model_folder.ts";
 import { GROUP_COLUMNS, readAction } from "./packed.ts";
-import { OpenFiles, PieceReader } from "./piece_reader.ts";
+import { PieceReader } from "./piece_reader.ts";
 import type { PlannedPart } from "./plan.ts";
 import { type ResidentWeight, residentWeights } from "./resident.ts";
 import type { StoredTensor } from "./safetensors.ts";
@@ -41,6 +41,7 @@ export async function loadWeights(
   device: WeightTarget,
   progress: (done: number, total: number) => void = () => {},
   weights: readonly ResidentWeight[] = residentWeights(folder.tensors.weights, "file"),
+  readsAhead = folder.weightBytes > READ_AHEAD_WEIGHT_BYTES,
 ): Promise<LoadReport> {
   const started = performance.now();
   device.declare(weights.map(({ spec }) => spec));
@@ -52,26 +53,50 @@ export async function loadWeights(
       jobs.push({ weight, matrix, part });
     });
   }
-  const files = new OpenFiles(folder);
-  const reader = new PieceReader(files, folder.weightBytes, progress);
+  const jobs = [...byFile.values()].flatMap((ofFile) =>
+    ofFile.sort((a, b) => a.part.tensor.begin - b.part.tensor.begin)
+  );
+  const reader = new PieceReader(folder, readsAhead ? jobs.flatMap(readsOf) : null, progress);
   const loader = new MatrixLoader(reader, device);
   try {
-    for (const jobs of byFile.values()) {
-      jobs.sort((a, b) => a.part.tensor.begin - b.part.tensor.begin);
-      for (const job of jobs) loader.load(job);
-    }
+    for (const job of jobs) loader.load(job);
   } finally {
-    files.close();
+    reader.close();
     loader.close();
   }
   const seconds = (performance.now() - started) / 1000;
   return { bytes: reader.doneBytes, seconds, peakBufferBytes: loader.peakBufferBytes };
 }
 
+/** What `MatrixLoader.load` reads for one matrix, in its order. */
+function readsOf({ weight: { spec, stored }, part }: Job): [StoredTensor, number][] {
+  const { tensor, scale, shape } = part;
+  const quantizes = spec.format !== stored.format;
+  const reads: [StoredTensor, number][] = [[tensor, elementPieceBytes(spec, stored, tensor)]];
+  if (shape !== null) reads.unshift([shape, LOAD_PIECE_BYTES]);
+  if (scale === null) return reads;
+  if (quantizes) return [[scale, LOAD_PIECE_BYTES], ...reads];
+  const grouped = stored.format === "q8" || stored.format === "q4";
+  return [...reads, [scale, grouped ? scalePieceBytes(spec, scale) : LOAD_PIECE_BYTES]];
+}
+
+/** Bytes of a piece of elements: whole rows where they are rounded. */
+function elementPieceBytes(spec: TensorSpec, stored: TensorSpec, tensor: StoredTensor): number {
+  if (spec.format === stored.format) return LOAD_PIECE_BYTES;
+  const format = stored.format as "f32" | "f16" | "bf16" | "fp8";
+  const rowBytes = stored.columns * storedElementBytes(tensor.type);
+  return rowBytes * rowsPerPiece(LOAD_PIECE_BYTES, format, stored.columns);
+}
+
+/** Bytes of a piece of group scales: whole rows. */
+function scalePieceBytes({ columns }: TensorSpec, scale: StoredTensor): number {
+  const groups = columns / GROUP_COLUMNS;
+  return groups * storedElementBytes(scale.type) * scaleRowsPerPiece(LOAD_PIECE_BYTES, groups);
+}
+
 /** Brings matrices from files to the device through buffers that are reused. */
 class MatrixLoader {
   peakBufferBytes = 0;
-  readonly #buffer = new Uint8Array(LOAD_PIECE_BYTES);
   #quantizer: Quantizer | null = null;
 
   constructor(private readonly reader: PieceReader, private readonly device: WeightTarget) {
@@ -96,7 +121,7 @@ class MatrixLoader {
   }
 
   #read(tensor: StoredTensor, take: (bytes: Uint8Array, offset: number) => void): void {
-    this.reader.read(tensor, LOAD_PIECE_BYTES, (bytes) => this.#buffer.subarray(0, bytes), take);
+    this.reader.read(tensor, LOAD_PIECE_BYTES, null, take);
   }
 
   #widen({ key }: TensorSpec, matrix: number, tensor: StoredTensor): void {
@@ -147,7 +172,7 @@ class MatrixLoader {
     const groups = Math.ceil(columns / GROUP_COLUMNS);
     this.reader.read(
       tensor,
-      rowBytes * quantizer.rowsPerPiece(format, columns),
+      elementPieceBytes(spec, stored, tensor),
       (bytes) => quantizer.input(bytes),
       (bytes, offset) => {
         const [row, rows] = [offset / rowBytes, bytes.length / rowBytes];
@@ -162,14 +187,15 @@ class MatrixLoader {
     );
   }
 
-  #copyGroupScales({ key, columns }: TensorSpec, matrix: number, scale: StoredTensor): void {
+  #copyGroupScales(spec: TensorSpec, matrix: number, scale: StoredTensor): void {
+    const { key, columns } = spec;
     const quantizer = this.#startQuantizer();
     const format = SCALE_FORMATS[scale.type as keyof typeof SCALE_FORMATS];
     const groups = columns / GROUP_COLUMNS;
     const rowBytes = groups * storedElementBytes(scale.type);
     this.reader.read(
       scale,
-      rowBytes * quantizer.scaleRowsPerPiece(groups),
+      scalePieceBytes(spec, scale),
       (bytes) => quantizer.input(bytes),
       (bytes, offset) => {
         const [row, rows] = [offset / rowBytes, bytes.length / rowBytes];
@@ -190,7 +216,7 @@ class MatrixLoader {
 
   /** Counts what is held now, with `others` bytes beside the buffers that stay. */
   #noteBuffers(others: number): void {
-    const held = this.#buffer.length + others + (this.#quantizer?.bufferBytes ?? 0);
+    const held = this.reader.bufferBytes + others + (this.#quantizer?.bufferBytes ?? 0);
     this.peakBufferBytes = Math.max(this.peakBufferBytes, held);
   }
 }

@@ -5,6 +5,7 @@ import { UsageError } from "../../runtime/errors.ts";
 import type { WeightFormat } from "../../runtime/model/device.ts";
 import { loadWeights, openModelFolder } from "../../runtime/weights/model_folder.ts";
 import type { ModelFolder } from "../../runtime/weights/model_folder.ts";
+import { ReadAhead } from "../../runtime/weights/read_ahead.ts";
 import {
   residentBytes,
   residentFormat,
@@ -24,14 +25,14 @@ import {
 import { type RecordedWeight, RecordingDevice } from "../tools/recording_device.ts";
 
 /** Opens and loads a draft. */
-async function load(draft: Draft, choice: WeightChoice | "file") {
+async function load(draft: Draft, choice: WeightChoice | "file", readsAhead = false) {
   const directory = Deno.makeTempDirSync({ prefix: "kedge-model-" });
   try {
     writeFiles(directory, encodeDraft(draft));
     const folder = await openModelFolder(directory);
     const device = new RecordingDevice();
     const weights = residentWeights(folder.tensors.weights, choice);
-    const report = await loadWeights(folder, device, () => {}, weights);
+    const report = await loadWeights(folder, device, () => {}, weights, readsAhead);
     device.checkComplete();
     assert.equal(report.bytes, folder.weightBytes);
     return { folder, device };
@@ -203,4 +204,42 @@ Deno.test("residentBytes() of the 48B model's experts: 94 GB in bf16, 50 in q8, 
   // 36 groups make an even count, 5 do not.
   assert.equal(matrix("q4", 10, 160), 10 * (80 + 12));
   assert.equal(matrix("f32", 1, 20), 4 * 32);
+});
+
+Deno.test("a thread that reads ahead brings the same bytes", async () => {
+  const drafts: [DraftFormat, WeightChoice | "file"][] = [
+    ["BF16", "file"],
+    ["BF16", "q4"],
+    ["fp8-block", "q8"],
+    ["fp8-row", "file"],
+    ["int4", "file"],
+  ];
+  for (const [format, choice] of drafts) {
+    const config = format === "int4" ? GROUPED_SIZES : {};
+    const draft = draftModel({ format, config, shards: 2 });
+    const wanted = await load(draft, choice);
+    const found = await load(draft, choice, true);
+    assert.deepEqual(found.device.weights, wanted.device.weights, `${format} ${choice}`);
+  }
+});
+
+Deno.test("the thread stops at what it can't read, and keeps to its order", () => {
+  const path = Deno.makeTempFileSync({ prefix: "kedge-pieces-" });
+  try {
+    Deno.writeFileSync(path, Uint8Array.from({ length: 100 }, (_, index) => index));
+    const reads = [10, 0, 70, 30, 95, 20].map((offset) => ({ path, offset, length: 10 }));
+    const ahead = new ReadAhead(reads);
+    for (const { offset } of reads.slice(0, 4)) {
+      const piece = ahead.next(path, offset, 10);
+      assert.deepEqual([...piece!], Array.from({ length: 10 }, (_, i) => offset + i));
+    }
+    assert.throws(() => ahead.next(path, 20, 10), /found another order/);
+    assert.equal(ahead.next(path, 95, 10), null);
+    ahead.close();
+    const missing = new ReadAhead([{ path: `${path}.none`, offset: 0, length: 1 }]);
+    assert.equal(missing.next(`${path}.none`, 0, 1), null);
+    missing.close();
+  } finally {
+    Deno.removeSync(path);
+  }
 });
