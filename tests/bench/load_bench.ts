@@ -1,6 +1,6 @@
 /**
- * How fast a model folder's weights reach a device that only copies them, with the thread that reads
- * ahead and without, in one run: `kedge synth` makes a folder of any size.
+ * How fast a model folder's weights reach a device that only copies them, with the thread that
+ * reads ahead and without, in one run: `kedge synth` makes a folder of any size.
  *
  * usage: deno run -A tests/bench/load_bench.ts FOLDER [q4|q8|fp8|bf16]
  */

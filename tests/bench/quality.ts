@@ -1,14 +1,14 @@
 /**
- * What q8 and q4 weights do to a model's answers: kedge-tiny on its evaluation items, and the golden
+ * What q8 and q4 weights do to a model's answers: kedge-tiny on its evaluation items, the golden
  * checkpoints on their prompts, beside the same model with its file's weights on the same device.
  *
  * usage: deno run -A tests/bench/quality.ts [--device cpu] [--share 0.25] [--rounded]
  *
- * KL divergence is that of the next token's distribution from the file's, in nats, over the answers'
- * tokens (kedge-tiny) or the prompt's (golden). An item is exact when the best token at each place of
- * its answer is the answer's, which is what greedy decoding needs. With --rounded the weights are
- * rounded and handed over as f32, which shows what rounding weights alone costs, on any device;
- * without, the device multiplies integers and rounds activations too.
+ * KL divergence is that of the next token's distribution from the file's, in nats, over the tokens
+ * of the answers (kedge-tiny) or of the prompt (golden). An item is exact when the best token at
+ * each place of its answer is the answer's, which is what greedy decoding needs. With --rounded the
+ * weights are rounded and handed over as f32, which shows what rounding weights alone costs, on any
+ * device; without, the device multiplies integers and rounds activations too.
  */
 import { parseArgs } from "node:util";
 import { openDevice } from "../../runtime/engine/devices.ts";
