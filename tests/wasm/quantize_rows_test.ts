@@ -113,6 +113,12 @@ Deno.test("stored scales become f16 in rows of an even count", () => {
   const f16 = [...bits].map((b) => encodeF16(decodeBf16(b)));
   const expected = [...f16.slice(0, 3), 0, ...f16.slice(3), 0];
   assert.deepEqual([...new Uint16Array(scales.buffer)], expected);
+  // Every kind of f16, eight at a time and alone.
+  const random = normals(randomSource(8), 8 * 50 + 5, 1);
+  const kinds = random.map((x, i) => x * 2 ** ((i >> 3) % 38 - 26));
+  quantizer.input(4 * kinds.length).set(new Uint8Array(kinds.buffer));
+  const rounded = quantizer.convertScales("f32", kinds.length, 0, 1).slice();
+  assert.deepEqual([...new Uint16Array(rounded.buffer)], [...[...kinds].map(encodeF16), 0]);
   const large = Float32Array.of(1, 70_000);
   quantizer.input(8).set(new Uint8Array(large.buffer));
   assert.throws(

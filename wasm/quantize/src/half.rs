@@ -1,5 +1,7 @@
 //! f16 as bits: round to nearest, ties to even.
 
+use std::arch::wasm32::*;
+
 /// Bits of infinity, which are also all bits of the exponent.
 pub const INFINITY: u16 = 0x7c00;
 
@@ -40,25 +42,41 @@ pub fn to_f32(bits: u16) -> f32 {
     f32::from_bits(value.to_bits() | sign)
 }
 
-/// A row of values; as `from_f32`, four at once where all are normal in f16.
+/// A row of values; as `from_f32`, eight at once where all are normal in f16.
 pub fn row_from_f32(values: &[f32], row: &mut [u16]) {
-    let (fours, rest) = values.as_chunks::<4>();
-    let (targets, target_rest) = row.as_chunks_mut::<4>();
-    for (four, target) in fours.iter().zip(targets) {
-        let normal = |value: f32| (2.0_f32.powi(-14)..65504.0).contains(&value.abs());
-        if four.iter().all(|&value| normal(value)) {
-            for (bits, value) in target.iter_mut().zip(four) {
-                let word = value.to_bits();
-                let magnitude = word & 0x7fff_ffff;
-                let odd = (magnitude >> 13) & 1;
-                let rounded = magnitude.wrapping_add(0xfff + odd).wrapping_sub((127 - 15) << 23);
-                *bits = (word >> 16) as u16 & 0x8000 | (rounded >> 13) as u16;
-            }
+    let (eights, rest) = values.as_chunks::<8>();
+    let (targets, target_rest) = row.as_chunks_mut::<8>();
+    for (eight, target) in eights.iter().zip(targets) {
+        // SAFETY: 32 readable bytes; vector loads need no alignment.
+        let vectors = unsafe {
+            [v128_load(eight.as_ptr().cast()), v128_load(eight[4..].as_ptr().cast())]
+        };
+        if vectors.iter().all(|&vector| u32x4_all_true(is_normal(vector))) {
+            let bits = u16x8_narrow_i32x4(round_normal(vectors[0]), round_normal(vectors[1]));
+            // SAFETY: 16 writable bytes; a vector store needs no alignment.
+            unsafe { v128_store(target.as_mut_ptr().cast(), bits) };
         } else {
-            *target = four.map(from_f32);
+            *target = eight.map(from_f32);
         }
     }
     for (bits, &value) in target_rest.iter_mut().zip(rest) {
         *bits = from_f32(value);
     }
+}
+
+/// Lanes from 2^-14 to below 65520 in magnitude.
+fn is_normal(vector: v128) -> v128 {
+    let magnitude = v128_and(vector, u32x4_splat(0x7fff_ffff));
+    let large = u32x4_ge(magnitude, u32x4_splat(0x3880_0000));
+    v128_and(large, u32x4_lt(magnitude, u32x4_splat(0x477f_f000)))
+}
+
+/// f16 bits of normal lanes.
+fn round_normal(vector: v128) -> v128 {
+    let magnitude = v128_and(vector, u32x4_splat(0x7fff_ffff));
+    let odd = v128_and(u32x4_shr(magnitude, 13), u32x4_splat(1));
+    let bias = u32x4_splat(0xfff_u32.wrapping_sub((127 - 15) << 23));
+    let rounded = u32x4_shr(u32x4_add(magnitude, u32x4_add(odd, bias)), 13);
+    let sign = v128_and(u32x4_shr(vector, 16), u32x4_splat(0x8000));
+    v128_or(rounded, sign)
 }
