@@ -71,8 +71,8 @@ const LOAD_LOG: LoadReport = {
   show(progress) {
     if (progress.type !== "loading") return;
     const { device, weights, bytes } = progress;
-    serverLog.info("device: {device}", { device });
-    serverLog.info("weights: {weights}, {bytes} bytes", { weights, bytes });
+    const text = "device: {device}, weights {weights}, {bytes} bytes";
+    serverLog.info(text, { device, weights, bytes });
   },
   finish(bytes, seconds) {
     serverLog.info("model loaded: {bytes} bytes in {seconds} s", { bytes, seconds });

@@ -74,6 +74,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
       "kedge.server",
       "kedge.http",
     ]);
+    assert.equal(lines[0].weights, "as in the file");
     assert.deepEqual([lines[1].bytes > 29e6, lines[1].seconds > 0], [true, true]);
     assert.deepEqual([lines[2].status, lines[2].completionTokens], [200, 4]);
     assert.match(out, /^model: kedge-tiny, 26\.1 M parameters, context of \d+ tokens, 8 slots$/m);
