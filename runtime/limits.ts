@@ -48,7 +48,7 @@ export const GPU_WEIGHT_BYTES_DEFAULT = 16 * 1024 * MiB;
 export const CPU_WEIGHT_BYTES_MAX = 3 * 1024 * MiB;
 /** Bytes of one file of a synthetic checkpoint: published ones have 5 GB. */
 export const SYNTH_SHARD_BYTES = 5_000_000_000;
-/** Deviation of the logarithm of synthetic experts' shares: near what trained routers have. */
+/** Deviation of the logarithm of synthetic experts' shares: some busy, none idle. */
 export const SYNTH_SKEW_DEFAULT = 0.5;
 /** At 3 a few get nearly all tokens. */
 export const SYNTH_SKEW_MAX = 3;

@@ -10,7 +10,7 @@
  * Routing: scores are sigmoid of a standard normal, so expert e is among the chosen k of E with
  * probability p when its bias is t - sigmoid(Phi^-1(1 - p)), t the common threshold. Shares p are
  * log-normal, p ~ exp(skew n) with sum k: skew 0 is balanced; at 0.5 the busiest of 256 experts
- * gets about 4 times the mean, as routers without a balancing loss do.
+ * gets about 4 times the median.
  */
 
 import type { Device, ModelShape, TensorSpec, WeightFormat } from "../model/device.ts";
