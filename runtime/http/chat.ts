@@ -19,7 +19,7 @@ import {
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { type ChatLogprob, chatLogprobs } from "./logprobs.ts";
-import { mergeSources } from "./merge.ts";
+import { mapSource, mergeSources } from "./merge.ts";
 import type { ChatRequest } from "./schema.ts";
 import { startSource, streamResponse } from "./stream.ts";
 
@@ -133,12 +133,11 @@ async function streamed(job: ChatJob): Promise<Response> {
 
 /** The events of all choices as they come; as many run at a time as there are slots. */
 function allChoices({ deps, life, options, requests }: ChatJob): AsyncGenerator<ChoiceEvent> {
-  const starts = requests.map((request, index) =>
-    async function* () {
-      for await (const event of generateText(deps, request, options, life.signal)) {
-        yield { index, event };
-      }
-    }
+  const starts = requests.map((request, index) => () =>
+    mapSource(
+      generateText(deps, request, options, life.signal),
+      (event): ChoiceEvent => ({ index, event }),
+    )
   );
   return starts.length === 1 ? starts[0]!() : mergeSources(starts, deps.engine.model.slots);
 }

@@ -175,7 +175,13 @@ function countsOf(job: CompletionJob, ends: readonly EndEvent[]) {
  * The pieces of all prompts as they come; as many run at a time as there are slots. When one fails
  * the others are aborted.
  */
-async function* allPieces(job: CompletionJob): AsyncGenerator<Piece> {
+function allPieces(job: CompletionJob): AsyncGenerator<Piece> {
+  const [request, ...others] = job.requests;
+  if (others.length === 0) return pieces(job, request!, 0, job.life.signal);
+  return mergedPieces(job);
+}
+
+async function* mergedPieces(job: CompletionJob): AsyncGenerator<Piece> {
   const ended = new AbortController();
   const signal = AbortSignal.any([job.life.signal, ended.signal]);
   const starts = job.requests.map((request, index) => () => pieces(job, request, index, signal));

@@ -41,3 +41,23 @@ export async function* mergeSources<T>(
     for (const source of open) source.return(undefined).catch(() => {});
   }
 }
+
+/**
+ * The source with each value changed. No generator: it would cost each token several turns.
+ */
+export function mapSource<T, U>(
+  source: AsyncGenerator<T>,
+  change: (value: T) => U,
+): AsyncGenerator<U> {
+  const changed = (result: IteratorResult<T>): IteratorResult<U> =>
+    result.done ? result : { done: false, value: change(result.value) };
+  return {
+    next: () => source.next().then(changed),
+    return: (value) => source.return(value).then(changed),
+    throw: (error) => source.throw(error).then(changed),
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+    [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
+  };
+}

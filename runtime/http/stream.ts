@@ -195,7 +195,7 @@ class EventReader {
 }
 
 /** Promises that a value passes on its way through the generators from the engine's queue. */
-const READY_TURNS = 32;
+const READY_TURNS = 24;
 
 /**
  * Starts the source: waits for its first value, but at most `milliseconds`. A source that refuses
@@ -218,13 +218,23 @@ export async function startSource<T>(
   return resume(source, first);
 }
 
-async function* resume<T>(
+/** The source from `first` on. No generator: it would cost each token several turns. */
+function resume<T>(
   source: AsyncGenerator<T>,
   first: Promise<IteratorResult<T>>,
 ): AsyncGenerator<T> {
-  try {
-    for (let next = await first; !next.done; next = await source.next()) yield next.value;
-  } finally {
-    await source.return(undefined);
-  }
+  let asked: Promise<IteratorResult<T>> | null = first;
+  return {
+    next() {
+      const next = asked ?? source.next();
+      asked = null;
+      return next;
+    },
+    return: (value) => source.return(value),
+    throw: (error) => source.throw(error),
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+    [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
+  };
 }

@@ -1,12 +1,12 @@
 /**
- * 1,000 answers at temperature 1 with strict tools that the model may call or not: every call that
+ * 400 answers at temperature 1 with strict tools that the model may call or not: every call that
  * it begins names a tool, and its arguments are valid by another implementation of JSON schema.
  */
 import { equal, ok } from "node:assert/strict";
 import Ajv from "ajv/dist/2020.js";
 import { startServer } from "../server/running.ts";
 
-const ANSWERS = 1_000;
+const ANSWERS = 400;
 const CLIENTS = 8;
 const MAX_TOKENS = 400;
 const closed = (properties: Record<string, object>) => ({
