@@ -81,8 +81,8 @@ export class GrammarMatcher {
   }
 
   /**
-   * The tokens that must come next. Text is cut as the tokenizer cuts it, and what the tokens behind
-   * it could change is left out. None where nothing is certain.
+   * The tokens that must come next. Text is cut as the tokenizer cuts it, and what the tokens
+   * behind it could change is left out. None where nothing is certain.
    */
   forced(): Uint32Array {
     return this.#matcher.forced();

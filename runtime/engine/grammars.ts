@@ -86,7 +86,7 @@ export class PartMatcher implements TokenMatcher {
   #inner: TokenMatcher | null;
   #isStarted = false;
 
-  /** `make`: called now, so that a grammar that is none is refused, and once for each later part. */
+  /** `make`: called now, which refuses a grammar that is none, and once for each later part. */
   constructor(
     private readonly make: () => TokenMatcher,
     private readonly startIds: readonly number[],

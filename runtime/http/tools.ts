@@ -29,8 +29,8 @@ export function answerOptions({ tools, stop }: Pick<ChatRequest, "tools" | "stop
 /**
  * The request held to its `tool_choice`: under "none" no call can begin; under "required", or with
  * a function's name, the answer is calls and nothing else, their arguments as the tools' schemas
- * have them. With `parallel_tool_calls: false` the first call's end is the answer's. Where a tool is
- * `strict`, a call that the model begins by itself is held to the same grammar from there on.
+ * have them. With `parallel_tool_calls: false` the first call's end is the answer's. Where a tool
+ * is `strict`, a call that the model begins by itself is held to the same grammar from there on.
  */
 export function limitCalls(
   request: GenerateRequest,
@@ -98,7 +98,7 @@ function functionOf(tool: JsonObject): ToolFunction {
   return tool.function as unknown as ToolFunction;
 }
 
-/** Calls of some functions and nothing else, in llguidance's Lark; `isBare`: or without a section. */
+/** Calls of some functions and nothing else, in llguidance's Lark; `isBare`: or no section. */
 function callGrammar(
   functions: readonly ToolFunction[],
   isParallel: boolean,

@@ -189,8 +189,8 @@ export interface StepResult {
   /** null on a device whose whole rows cost nothing to read. */
   readonly candidates: Candidates | null;
   /**
-   * One whole row after edits and masks, [vocabularySize]. Only until the next `begin`, which may overwrite
-   * it.
+   * One whole row after edits and masks, [vocabularySize]. Only until the next `begin`, which may
+   * overwrite it.
    */
   readRow(index: number): Promise<Float32Array>;
 }

@@ -1,93 +1,16 @@
 import assert from "node:assert";
-import type { GenerateRequest, TokenLogprob } from "../../runtime/engine/engine.ts";
-import { Generation } from "../../runtime/engine/generation.ts";
-import type { Grammar, TokenMatcher } from "../../runtime/engine/grammars.ts";
+import type { TokenLogprob } from "../../runtime/engine/engine.ts";
 import { Pool } from "../../runtime/engine/pool.ts";
-import type { RequestEvent } from "../../runtime/engine/protocol.ts";
-import { GREEDY_SAMPLING, type TokenSampler } from "../../runtime/engine/sampling.ts";
 import { RequestError } from "../../runtime/errors.ts";
-import type { Capacity } from "../../runtime/model/device.ts";
-import { maskWords } from "../../wasm/bit_mask.ts";
-import { FAKE_SHAPE, FakeDevice, nextToken, VOCABULARY } from "./fake_device.ts";
-
-/** Greedy, with exact log-probabilities. */
-const SAMPLER: TokenSampler = {
-  sample: (logits) => logits.indexOf(Math.max(...logits)),
-  sampleCandidates: () => null,
-  logprobs(logits, id) {
-    const sum = logits.reduce((total, logit) => total + Math.exp(logit), 0);
-    return { logprob: logits[id]! - Math.log(sum), top: [] };
-  },
-};
-
-function capacity(overrides: Partial<Capacity> = {}): Capacity {
-  return {
-    slots: 4,
-    pages: 64,
-    pageTokens: 4,
-    rows: 16,
-    logitRows: 8,
-    sequences: 4,
-    pagesPerSequence: 64,
-    logitEdits: 97,
-    latentFormat: "f16",
-    ...overrides,
-  };
-}
-
-function request(promptIds: number[], overrides: Partial<GenerateRequest> = {}): GenerateRequest {
-  return {
-    promptIds: Uint32Array.from(promptIds),
-    maxTokens: 12,
-    sampling: GREEDY_SAMPLING,
-    minTokens: 0,
-    grammar: null,
-    stopIds: [],
-    logprobs: null,
-    promptLogprobs: false,
-    progress: false,
-    owner: "",
-    ...overrides,
-  };
-}
-
-function make(limits: Capacity) {
-  const device = new FakeDevice(limits);
-  const { pieceTokens } = device;
-  const generation = new Generation(device, FAKE_SHAPE, SAMPLER, { ...limits, pieceTokens });
-  return { device, generation };
-}
-
-/** Runs until idle; events by request. */
-async function drain(generation: Generation): Promise<Map<number, RequestEvent[]>> {
-  const events = new Map<number, RequestEvent[]>();
-  for (let steps = 0; steps < 10_000; steps++) {
-    const made = await generation.step();
-    if (made === null) return events;
-    for (const event of made) events.set(event.id, [...events.get(event.id) ?? [], event]);
-  }
-  assert.fail("the engine never gets done");
-}
-
-function tokensOf(events: readonly RequestEvent[]): number[] {
-  return events.flatMap((item) =>
-    "event" in item && item.event.type === "token" ? [item.event.id] : []
-  );
-}
-
-/** What the fake model says alone: the truth that batching must not change. */
-function alone(prompt: readonly number[], count: number): number[] {
-  const tokens = [...prompt];
-  for (let index = 0; index < count; index++) tokens.push(nextToken(tokens));
-  return tokens.slice(prompt.length);
-}
-
-function somePrompt(length: number, seed: number): number[] {
-  return Array.from(
-    { length },
-    (_, index) => (seed * 31 + index * 17 + index * index) % VOCABULARY,
-  );
-}
+import {
+  alone,
+  capacity,
+  drain,
+  make,
+  request,
+  somePrompt,
+  tokensOf,
+} from "./generation_harness.ts";
 
 Deno.test("Generation gives each of many requests the tokens it gets alone", async () => {
   const { generation, device } = make(capacity());
@@ -264,75 +187,4 @@ Deno.test("Pool refuses to take back what is free", () => {
   pool.give(first);
   assert.throws(() => pool.give(first), /slot 0: wanted a taken one, found a free one/);
   assert.strictEqual(pool.freeCount, 2);
-});
-
-/** Allows even tokens, `count` of them, and fails on command. */
-class EvenMatcher implements TokenMatcher {
-  readonly holds = true;
-  isFree = false;
-  consumed: number[] = [];
-  constructor(private readonly count: number, private readonly failsAt = Infinity) {}
-
-  mask(): Uint32Array {
-    return new Uint32Array(maskWords(VOCABULARY)).fill(0x5555_5555);
-  }
-
-  forced(): Uint32Array {
-    return new Uint32Array(0);
-  }
-
-  consume(id: number): void {
-    if (this.consumed.length === this.failsAt) throw new RequestError("follow the grammar: no");
-    this.consumed.push(id);
-  }
-
-  get isOver(): boolean {
-    return this.consumed.length === this.count;
-  }
-
-  free(): void {
-    this.isFree = true;
-  }
-}
-
-Deno.test("Generation holds a text to its grammar and ends with it", async () => {
-  const limits = capacity();
-  const device = new FakeDevice(limits);
-  const matchers = [new EvenMatcher(5), new EvenMatcher(5, 2)];
-  const waiting = [...matchers];
-  const source = {
-    match({ source }: Grammar) {
-      if (source === "bad") throw new RequestError("follow the grammar: bad");
-      return waiting.shift()!;
-    },
-  };
-  const { pieceTokens } = device;
-  const generation = new Generation(
-    device,
-    FAKE_SHAPE,
-    SAMPLER,
-    { ...limits, pieceTokens },
-    undefined,
-    undefined,
-    source,
-  );
-  const grammar: Grammar = { kind: "regex", source: "good" };
-  const prompt = somePrompt(9, 3);
-  generation.submit(0, request(prompt, { grammar }));
-  generation.submit(1, request(prompt));
-  generation.submit(2, request(prompt, { grammar }));
-  assert.throws(
-    () => generation.submit(3, request(prompt, { grammar: { ...grammar, source: "bad" } })),
-    RequestError,
-  );
-  const events = await drain(generation);
-  const held = tokensOf(events.get(0)!);
-  assert.strictEqual(held.length, 5);
-  assert.ok(held.every((id) => id % 2 === 0));
-  assert.deepStrictEqual(matchers[0]!.consumed, held);
-  assert.deepStrictEqual(tokensOf(events.get(1)!), alone(prompt, 12));
-  assert.strictEqual(tokensOf(events.get(2)!).length, 3);
-  assert.ok("error" in events.get(2)!.at(-1)!, "a grammar's failure ends its request alone");
-  assert.ok(matchers.every(({ isFree }) => isFree));
-  assert.strictEqual(generation.stats.freeSlots, 4, "no slot is lost");
 });

@@ -256,3 +256,11 @@ Deno.test("completions: a prompt over the context is refused with both counts", 
   equal(error.code, "context_length_exceeded");
   ok(error.message.includes("10 tokens") && error.message.includes("20 tokens"));
 });
+
+Deno.test("completions: a schema is written once, whatever the number of prompts", async () => {
+  const engine = new FakeEngine();
+  const body = { prompt: ["a", "b", "c"], n: 2, json_schema: { type: "object" } };
+  equal((await post(appOver(engine), "/v1/completions", body)).status, 200);
+  equal(engine.requests.length, 6);
+  equal(new Set(engine.requests.map(({ grammar }) => grammar)).size, 1);
+});

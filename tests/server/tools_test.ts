@@ -173,3 +173,37 @@ Deno.test("tools: a required or named call is a grammar of the tools' schemas", 
     equal((await response.json()).error.param, "tool_choice");
   }
 });
+
+Deno.test("tools: strict tools hold a call that begins, in every dialect", async () => {
+  const parameters = { type: "object", properties: { city: { type: "string" } } };
+  const strict = { name: "get_time", parameters, strict: true };
+  const chat = [{ type: "function", function: strict }, ...tools.slice(1)];
+  const input_schema = parameters;
+  const bodies: [string, object][] = [
+    [PATH, { messages, tools: chat }],
+    ["/v1/responses", { input: "x", tools: [{ type: "function", ...strict }] }],
+    ["/v1/messages", {
+      messages,
+      max_tokens: 9,
+      tools: [{ name: "get_time", input_schema, strict: true }],
+    }],
+  ];
+  for (const [path, body] of bodies) {
+    const engine = new FakeEngine({ output: "Noon." });
+    const response = await post(appOver(engine), path, body);
+    equal(response.status, 200, await response.text());
+    const { source, startIds } = engine.requests[0]!.grammar!;
+    deepEqual(startIds, [CALLS, CALL], path);
+    ok(source.startsWith("start: <|tool_calls_section_begin|> call+ "), source);
+    ok(source.includes("<|tool_calls_section_end|> | call+\n"), source);
+    ok(source.includes('"city"'), source);
+  }
+  const { engine } = await ask({}, { tools: chat, parallel_tool_calls: false });
+  const { source } = engine.requests[0]!.grammar!;
+  ok(source.includes('arguments1: %json {"type":"object"'), "what is not strict is any object");
+  ok(source.startsWith("start: <|tool_calls_section_begin|> call <"));
+  const form = await ask({}, { tools: chat, response_format: { type: "json_object" } });
+  equal(form.engine.requests[0]!.grammar!.kind, "json_schema");
+  const free = await ask({}, { tools: [{ ...chat[0], function: { ...strict, strict: false } }] });
+  equal(free.engine.requests[0]!.grammar, null);
+});
