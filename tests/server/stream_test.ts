@@ -1,9 +1,12 @@
 /** The stream writer by itself: what goes out together, what is held, and how streams end. */
 import { deepEqual, equal, match, ok } from "node:assert/strict";
+import type { GenerateEvent } from "../../runtime/engine/engine.ts";
+import { EventQueue } from "../../runtime/engine/event_queue.ts";
 import { EngineError } from "../../runtime/errors.ts";
 import { Lifetime } from "../../runtime/http/lifetime.ts";
 import { type StreamOptions, streamResponse } from "../../runtime/http/stream.ts";
 import { STREAM_WRITE_CHARACTERS } from "../../runtime/limits.ts";
+import { tinyTokenizer } from "../tools/tiny_text.ts";
 import { appOver, FakeEngine, post } from "./fake_engine.ts";
 
 const TIMES: StreamOptions = { keepAliveMs: 60_000, slowReaderMs: 60_000 };
@@ -49,6 +52,57 @@ Deno.test("stream: tokens that are ready together are one write, through both ro
     const events = writes.join("").split("\n\n").length - 1;
     ok(writes.length <= 1 + events / 20, `${path}: ${events} events in ${writes.length} writes`);
     match(writes.at(-1)!, /data: \[DONE\]\n\n$/);
+  }
+});
+
+/** Gives the tokens of each step to its queue at once, as the Worker's messages do. */
+class SteppingEngine extends FakeEngine {
+  readonly tokensPerStep = 5;
+  readonly steps = 6;
+
+  override async *generate(): AsyncGenerator<GenerateEvent> {
+    const queue = new EventQueue({ onPause() {}, onCutOff() {} });
+    const [id] = tinyTokenizer.encode("word");
+    let step = 0;
+    const timer = setInterval(() => {
+      for (let at = 0; at < this.tokensPerStep; at++) {
+        queue.push({ type: "token", id: id!, logprob: null });
+      }
+      if (++step < this.steps) return;
+      queue.push({
+        type: "done",
+        reason: "length",
+        timings: { queuedMs: 0, prefillMs: 0, decodeMs: 0 },
+      });
+      clearInterval(timer);
+    }, 15);
+    for (let isOver = false; !isOver;) {
+      const event = (await queue.next(undefined))!;
+      isOver = event.type === "done";
+      yield event;
+    }
+  }
+}
+
+Deno.test("stream: what a connection gets of one step is one write, in every dialect", async () => {
+  const messages = [{ role: "user", content: "x" }];
+  const bodies = {
+    "/v1/chat/completions": { messages, stream: true },
+    "/v1/completions": { prompt: "x", stream: true },
+    "/v1/responses": { input: "x", stream: true },
+    "/v1/messages": { messages, max_tokens: 99, stream: true },
+    "/api/chat": { messages },
+  };
+  for (const [path, body] of Object.entries(bodies)) {
+    const engine = new SteppingEngine();
+    const response = await post(appOver(engine), path, body);
+    const writes: string[] = [];
+    for await (const bytes of response.body!) writes.push(new TextDecoder().decode(bytes));
+    // What comes before the first token may be a write of its own.
+    const tokens = writes.map((text) => text.split("word").length - 1).filter((count) => count > 0);
+    const own = path === "/v1/responses" ? tokens.slice(0, -1) : tokens;
+    deepEqual(own, new Array(own.length).fill(engine.tokensPerStep), path);
+    ok(writes.length <= engine.steps + 2, `${path}: ${writes.length} writes`);
   }
 });
 
