@@ -7,6 +7,7 @@
 import { Recorder } from "../../kernels/gpu/recorder.ts";
 import { openGpu } from "../../kernels/gpu/gpu.ts";
 import { Readback } from "../../kernels/gpu/readback.ts";
+import { compileLogitMasks, maskLogits, maskWords } from "../../kernels/logit_masks.ts";
 import { compileLogitParts, logitParts, sumParts } from "../../kernels/logit_parts.ts";
 import { compileLogitSums, sumLogits } from "../../kernels/logit_sums.ts";
 import {
@@ -34,7 +35,8 @@ const EMBEDDED = new URL("../../models/kedge-tiny", import.meta.url).pathname;
 async function benchPass(): Promise<void> {
   const gpu = await openGpu({ software: true });
   console.log(`${gpu.description}: rows of ${VOCABULARY} logits`);
-  const [part, sum, top] = await Promise.all([
+  const [mask, part, sum, top] = await Promise.all([
+    compileLogitMasks(gpu),
     compileLogitParts(gpu),
     compileLogitSums(gpu),
     compileTopTokens(gpu),
@@ -53,9 +55,15 @@ async function benchPass(): Promise<void> {
     const shares = gpu.buffer("shares", 16 * rows * logitParts(VOCABULARY));
     const best = gpu.buffer("best", bytes);
     const recorder = new Recorder(gpu);
-    const time = async (passes: number) => {
+    const places = gpu.buffer("mask rows", 4 * rows);
+    gpu.write(places, 0, Uint32Array.from({ length: rows }, (_, row) => row));
+    const bits = new Uint32Array(rows * maskWords(VOCABULARY)).fill(0x5555_5555);
+    const masks = gpu.buffer("masks", bits.byteLength);
+    const time = async (passes: number, maskCount: number) => {
       const began = performance.now();
       for (let pass = 0; pass < passes; pass++) {
+        gpu.write(masks, 0, bits, maskCount / rows * bits.byteLength);
+        maskLogits(recorder, mask, places, masks, logits, VOCABULARY, maskCount);
         sumParts(recorder, part, logits, wanted, shares, VOCABULARY, rows);
         sumLogits(recorder, sum, shares, logits, wanted, sums, VOCABULARY, rows);
         topTokens(recorder, top, logits, scratch, best, VOCABULARY, rows);
@@ -63,9 +71,12 @@ async function benchPass(): Promise<void> {
       await readback.read(recorder, best, 0, 16);
       return performance.now() - began;
     };
-    await time(1);
-    const microseconds = (await time(PASSES) - await time(1)) / (PASSES - 1) * 1000;
-    console.log(`  ${rows} rows: sums and best ${BEST_TOKENS} ${microseconds.toFixed(0)} us`);
+    for (const maskCount of [0, rows]) {
+      await time(1, maskCount);
+      const spent = await time(PASSES, maskCount) - await time(1, maskCount);
+      const what = `${rows} rows, ${maskCount} masked: sums and best ${BEST_TOKENS}`;
+      console.log(`  ${what} ${(spent / (PASSES - 1) * 1000).toFixed(0)} us`);
+    }
   }
   gpu.destroy();
 }

@@ -1,8 +1,8 @@
 /**
- * What a JSON schema costs a batch: tokens a second of eight clients through HTTP on the cpu
- * device, free and with a schema, in turns.
+ * What a JSON schema costs a batch: tokens a second of eight clients through HTTP, free and with a
+ * schema, in turns.
  *
- *     deno run -A tests/bench/structured_bench.ts
+ *     deno run -A tests/bench/structured_bench.ts [cpu | webgpu]
  */
 import { startServer } from "../server/running.ts";
 
@@ -23,7 +23,8 @@ const person = {
 const schema = { type: "array", items: person, minItems: 20 };
 const response_format = { type: "json_schema", json_schema: { name: "people", schema } };
 
-const server = await startServer({ device: "cpu", slots: CLIENTS });
+const device = Deno.args[0] === "webgpu" ? "webgpu" : "cpu";
+const server = await startServer({ device, slots: CLIENTS });
 
 /** Tokens a second of all clients together. */
 async function measure(fields: object): Promise<number> {
