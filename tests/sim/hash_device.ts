@@ -12,6 +12,8 @@ import type {
   StepResult,
   StepSequence,
 } from "../../runtime/model/device.ts";
+import type { TokenMatcher } from "../../runtime/engine/grammars.ts";
+import { maskWords } from "../../wasm/bit_mask.ts";
 
 export const SIM_VOCABULARY = 64;
 /** Any of these ends a text. */
@@ -38,6 +40,7 @@ export function expectedText(
   prompt: Uint32Array,
   maxTokens: number,
   pieceTokens: number,
+  isHeld: boolean,
 ): number[] {
   let state = 0;
   prompt.forEach((token, position) => {
@@ -46,13 +49,43 @@ export function expectedText(
     state = advance(state, token, pieceTokens === 1 || isAlone ? -1 : start);
   });
   const text: number[] = [];
+  let forced: number[] = [];
   while (text.length < maxTokens) {
-    const token = bestToken(state);
+    const isForced = forced.length > 0;
+    const token = forced.shift() ?? bestToken(state);
     text.push(token);
     if (SIM_STOP_IDS.includes(token)) break;
     state = advance(state, token, -1);
+    if (isHeld && !isForced) forced = forcedAfter(token);
   }
   return text;
+}
+
+/** What must follow a chosen token in a text that is held to a grammar. */
+function forcedAfter(token: number): number[] {
+  const count = token % 4 === 2 ? token % 7 : 0;
+  return Array.from({ length: count }, (_, at) => (token * 5 + at * 11) % SIM_VOCABULARY);
+}
+
+/** Allows everything, and forces some. */
+export class SimMatcher implements TokenMatcher {
+  readonly holds = true;
+  readonly isOver = false;
+  #last = -1;
+
+  mask(): Uint32Array {
+    return new Uint32Array(maskWords(SIM_VOCABULARY)).fill(0xffff_ffff);
+  }
+
+  forced(): Uint32Array {
+    return Uint32Array.from(forcedAfter(this.#last));
+  }
+
+  consume(id: number): void {
+    this.#last = id;
+  }
+
+  free(): void {}
 }
 
 /** Cheaper than node:assert, which this runs millions of times. */
@@ -105,7 +138,9 @@ export class HashDevice implements Device {
   mla(): void {}
   dense(): void {}
   moe(): void {}
-  logits(): void {}
+  logits(): void {
+    for (const { mask } of this.#plan!.logits) mask?.();
+  }
 
   zeroSlot(slot: number): void {
     this.#slots[slot] = [];

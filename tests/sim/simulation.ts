@@ -8,7 +8,7 @@ import type { GenerateRequest } from "../../runtime/engine/engine.ts";
 import { Generation } from "../../runtime/engine/generation.ts";
 import type { RequestEvent } from "../../runtime/engine/protocol.ts";
 import type { Capacity, ModelShape } from "../../runtime/model/device.ts";
-import { expectedText, HashDevice, mix } from "./hash_device.ts";
+import { expectedText, HashDevice, mix, SimMatcher } from "./hash_device.ts";
 import { SIM_STOP_IDS, SIM_VOCABULARY } from "./hash_device.ts";
 
 /** The hash device computes nothing of a model's. */
@@ -155,7 +155,9 @@ class Simulation {
       logprobs: () => assert.fail("no whole rows"),
     };
     const limits = { ...this.#capacity, pieceTokens: this.#pieceTokens };
-    return new Generation(this.#device, SHAPE, sampler, limits, undefined, () => ++this.#clock);
+    const grammars = { match: () => new SimMatcher() };
+    const clock = () => ++this.#clock;
+    return new Generation(this.#device, SHAPE, sampler, limits, undefined, clock, grammars);
   }
 
   #arrive(): void {
@@ -163,6 +165,7 @@ class Simulation {
     const maxTokens = this.#below(5) === 0 ? 0 : 1 + this.#below(this.#contextTokens / 2);
     const promptLength = 1 + this.#below(this.#contextTokens - maxTokens);
     const logprobs = this.#below(4) === 0 ? 2 : null;
+    const isHeld = logprobs === null && this.#below(3) === 0;
     const request: GenerateRequest = {
       promptIds: Uint32Array.from(
         { length: promptLength },
@@ -183,14 +186,15 @@ class Simulation {
         seed: 0,
       },
       minTokens: 0,
-      grammar: null,
+      // Log-probabilities beside a grammar would take whole rows.
+      grammar: isHeld ? { kind: "regex", source: "" } : null,
       stopIds: SIM_STOP_IDS,
       logprobs,
       promptLogprobs: logprobs !== null && this.#below(2) === 0,
       progress: this.#below(4) === 0,
       owner: this.#pick(["", "a", "b"]),
     };
-    const expected = expectedText(request.promptIds, maxTokens, this.#pieceTokens);
+    const expected = expectedText(request.promptIds, maxTokens, this.#pieceTokens, isHeld);
     this.#clients.set(id, {
       id,
       request,
