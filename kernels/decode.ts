@@ -245,7 +245,8 @@ export class DecodeBlocks {
       rowCount,
     );
     const query = write(absorbed);
-    mlaAbsorb(recorder, pipelines.absorb, weights.kvB, read(queries), query, shape, rowCount);
+    const all = { start: 0, count: rowCount };
+    mlaAbsorb(recorder, pipelines.absorb, weights.kvB, read(queries), query, shape, all);
     const context = { absorbed: read(absorbed), latents: read(latents), rows, pages };
     const softmaxes = { rows, sums: read(sums), maxima: read(maxima), groups: write(o) };
     for (let rowStart = 0; rowStart < rowCount; rowStart += this.splitRows) {

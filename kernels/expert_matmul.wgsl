@@ -16,6 +16,7 @@ struct Params {
   row_start: u32,
   columns: u32,
   segments: u32,
+  weight_segments: u32,
   x_stride: u32,
   y_stride: u32,
   y_offset: u32,

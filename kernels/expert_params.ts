@@ -2,13 +2,14 @@
 import { read, type Recorder, write } from "./gpu/recorder.ts";
 import type { Pipeline } from "./gpu/kernel.ts";
 import type { Matrix } from "./matrix.ts";
-import { SCALE_PARAMS, scaleParams, segmentCount } from "./weight_preludes.ts";
+import { SCALE_PARAMS, scaleParams, segmentCount, weightSegments } from "./weight_preludes.ts";
 
 export const EXPERT_PARAMS = {
   weight_rows: "u32",
   row_start: "u32",
   columns: "u32",
   segments: "u32",
+  weight_segments: "u32",
   x_stride: "u32",
   y_stride: "u32",
   y_offset: "u32",
@@ -62,6 +63,7 @@ export function dispatchExperts(
         row_start: part.rowStart,
         columns: spec.columns,
         segments: segmentCount(spec.columns),
+        weight_segments: weightSegments(spec),
         x_stride: rows.xStride,
         y_stride: rows.yStride,
         y_offset: rows.yOffset,

@@ -2,8 +2,9 @@
  * Linear layers of routed experts: y[pair] = W[expert of pair] x.
  *
  * Stacks of q8 and q4 take x rounded to int8 and add group by group (lib/q_tile.wgsl). For the
- * others few tokens an expert go through expert_matvec, more through expert_matmul, which add in the
- * order of lib/matvec_rows.wgsl. So a token's result does not depend on which others are routed.
+ * others few tokens an expert go through expert_matvec, more through expert_matmul, which add in
+ * the order of lib/matvec_rows.wgsl. So a token's result does not depend on which others are
+ * routed.
  */
 import { compileExpertMatmul, expertMatmul, type ExpertMatmulPipeline } from "./expert_matmul.ts";
 import { compileExpertMatvec, expertMatvec, type ExpertMatvecPipeline } from "./expert_matvec.ts";

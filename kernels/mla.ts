@@ -1,8 +1,10 @@
 /**
  * The MLA mixer: residual += MLA(RMSNorm(residual)), and the rows' latents enter the cache.
  *
- * Absorbed form: queries go through each head's key rows once, then every position costs one dot
- * product with its cache entry; the attended latent goes through the head's value rows at the end.
+ * A sequence's single row takes the absorbed form: queries go through each head's key rows once,
+ * then every position costs one dot product with its cache entry; the attended latent goes through
+ * the head's value rows at the end. Several rows take the expanded form: kv_b of the context once,
+ * then a third of the arithmetic for each row, head and position.
  */
 import type { Gpu } from "./gpu/gpu.ts";
 import { read, type Recorder, write } from "./gpu/recorder.ts";
@@ -16,13 +18,14 @@ import {
   TILE_TOKENS,
   valueQuads,
 } from "./mla_attention.ts";
+import { MlaExpanded } from "./mla_expanded.ts";
 import { compileMlaLatent, mlaLatent, type MlaLatentPipeline } from "./mla_latent.ts";
 import { compileMlaMerge, contextQuads, mlaMerge, type MlaMergePipeline } from "./mla_merge.ts";
 import { compileMlaValue, mlaValue, type MlaValuePipeline } from "./mla_value.ts";
 import type { Projections } from "./projection.ts";
 import { RmsNorm } from "./rms_norm.ts";
 import { scratch, vectorBuffer } from "./scratch.ts";
-import type { StepTables } from "./step_buffers.ts";
+import type { SequenceRows, StepTables } from "./step_buffers.ts";
 import type { Capacity, ModelShape, WeightFormat } from "./types.ts";
 
 /** Splits of the longest context: enough workgroups to fill a GPU with one row. */
@@ -82,6 +85,7 @@ export class MlaBlock {
     private readonly splitTokens: number,
     /** (row, split) pairs that `sums` holds. */
     private readonly rowSplitsMax: number,
+    private readonly expanded: MlaExpanded,
     private readonly pipelines: Pipelines,
     private readonly buffers: Buffers,
   ) {}
@@ -103,11 +107,12 @@ export class MlaBlock {
     const tiles = Math.ceil(pageTokens * pagesPerSequence / TILE_TOKENS);
     const splitTokens = TILE_TOKENS * Math.ceil(tiles / SPLITS_MAX);
     const splitsMax = Math.ceil(pageTokens * pagesPerSequence / splitTokens);
-    const [norm, latent, attention, merge, absorb, value] = await Promise.all([
+    const [norm, latent, attention, merge, expanded, absorb, value] = await Promise.all([
       RmsNorm.create(gpu),
       compileMlaLatent(gpu, latentFormat),
       compileMlaAttention(gpu, shape.mla, latentFormat, splitTokens),
       compileMlaMerge(gpu),
+      MlaExpanded.create(gpu, shape.mla, capacity, formats),
       Promise.all(formats.map((format) => compileMlaAbsorb(gpu, format))),
       Promise.all(formats.map((format) => compileMlaValue(gpu, format))),
     ]);
@@ -130,6 +135,7 @@ export class MlaBlock {
       pageTokens,
       splitTokens,
       rowSplitsMax,
+      expanded,
       pipelines,
       allocate(gpu, shape, rows, rowSplitsMax),
     );
@@ -156,9 +162,15 @@ export class MlaBlock {
     const { rowCount } = step;
     this.#project(recorder, residual, rowCount, weights);
     this.#store(recorder, step, weights, latents);
-    mlaAbsorb(recorder, absorb, kvB, read(queries), write(absorbed), shape, rowCount);
-    this.#attend(recorder, step, latents);
-    mlaValue(recorder, value, kvB, read(context), write(o), shape, rowCount);
+    for (const rows of singleRows(step.sequences)) {
+      mlaAbsorb(recorder, absorb, kvB, read(queries), write(absorbed), shape, rows);
+      this.#attend(recorder, step, latents, rows);
+      mlaValue(recorder, value, kvB, read(context), write(o), shape, rows);
+    }
+    for (const sequence of step.sequences) {
+      if (sequence.rowCount === 1) continue;
+      this.expanded.encode(recorder, kvB, queries, latents, step.pages, o, sequence);
+    }
     this.projections.project(
       recorder,
       weights.o,
@@ -223,17 +235,18 @@ export class MlaBlock {
   }
 
   /** Attention in batches of rows, so that the splits' softmaxes fit their buffer. */
-  #attend(recorder: Recorder, step: StepTables, latents: GPUBuffer): void {
+  #attend(recorder: Recorder, step: StepTables, latents: GPUBuffer, range: RowRange): void {
     const { mla: shape } = this.shape;
     const { attention, merge } = this.pipelines;
     const { absorbed, sums, maxima, context } = this.buffers;
     const { rows, pages } = step;
-    const splits = Math.ceil((step.lastPosition + 1) / this.splitTokens);
+    const splits = Math.ceil((range.lastPosition + 1) / this.splitTokens);
     const batchRows = Math.floor(this.rowSplitsMax / splits);
-    for (let rowStart = 0; rowStart < step.rowCount; rowStart += batchRows) {
+    const end = range.start + range.count;
+    for (let rowStart = range.start; rowStart < end; rowStart += batchRows) {
       const batch = {
         rowStart,
-        rowCount: Math.min(batchRows, step.rowCount - rowStart),
+        rowCount: Math.min(batchRows, end - rowStart),
         pageTokens: this.pageTokens,
         splitTokens: this.splitTokens,
         splits,
@@ -261,6 +274,29 @@ export class MlaBlock {
       );
     }
   }
+}
+
+/** Rows [start, start + count) of a step. */
+interface RowRange {
+  readonly start: number;
+  readonly count: number;
+  readonly lastPosition: number;
+}
+
+/** Sequences with one row, those side by side joined. */
+function singleRows(sequences: readonly SequenceRows[]): RowRange[] {
+  const ranges: RowRange[] = [];
+  for (const { rowStart, rowCount, past } of sequences) {
+    if (rowCount > 1) continue;
+    const before = ranges.at(-1);
+    if (before === undefined || before.start + before.count !== rowStart) {
+      ranges.push({ start: rowStart, count: 1, lastPosition: past });
+    } else {
+      const lastPosition = Math.max(before.lastPosition, past);
+      ranges[ranges.length - 1] = { start: before.start, count: before.count + 1, lastPosition };
+    }
+  }
+  return ranges;
 }
 
 function allocate(gpu: Gpu, shape: ModelShape, rows: number, rowSplits: number): Buffers {

@@ -32,6 +32,7 @@ const PARAMS = {
   absorbed_stride: "u32",
   weight_rows: "u32",
   row_start: "u32",
+  first_row: "u32",
   head_groups: "u32",
   ...SCALE_PARAMS,
 } as const;
@@ -51,9 +52,9 @@ export function compileMlaAbsorb(gpu: Gpu, format: WeightFormat): Promise<MlaAbs
 }
 
 /**
- * Queries (read: [rows][headCount][nopeDim + sharedKeyDim]) turned into queries against cache
- * entries (write: [rows][headCount][4 quads of an entry]). `kvB`: [headCount (nopeDim + valueDim),
- * latentDim], in the pipeline's format.
+ * Of rows [start, + count): queries (read: [rows][headCount][nopeDim + sharedKeyDim]) turned into
+ * queries against cache entries (write: [rows][headCount][4 quads of an entry]). `kvB`: [headCount
+ * (nopeDim + valueDim), latentDim], in the pipeline's format.
  */
 export function mlaAbsorb(
   recorder: Recorder,
@@ -62,7 +63,7 @@ export function mlaAbsorb(
   queries: BufferUse,
   absorbed: BufferUse,
   shape: MlaShape,
-  rowCount: number,
+  rows: { readonly start: number; readonly count: number },
 ): void {
   const { headCount, nopeDim, sharedKeyDim, valueDim, latentDim } = shape;
   const segments = segmentCount(latentDim);
@@ -85,10 +86,11 @@ export function mlaAbsorb(
         absorbed_stride: absorbedStride,
         weight_rows: part.rowCount,
         row_start: part.rowStart,
+        first_row: rows.start,
         head_groups: headGroups,
         ...scaleParams(kvB.spec),
       },
-      [headCount * headGroups, rowCount],
+      [headCount * headGroups, rows.count],
     );
   }
 }

@@ -10,8 +10,8 @@
 //   absorbed  f32 [rows][head_count][absorbed_stride], zeros after the last channel; where a head's
 //             key rows are split over parts, the later parts add
 //
-// One workgroup: 8 segments of one head of one row; thread = 8 lane + segment, and lane l takes the
-// key rows l, l + 16, ... A head's first workgroup also copies qp.
+// One workgroup: 8 segments of one head of row first_row + group.y; thread = 8 lane + segment, and
+// lane l takes the key rows l, l + 16, ... A head's first workgroup also copies qp.
 // Loops: nope_dim / 16 + absorbed_stride / 128 + 16 turns.
 
 struct Params {
@@ -25,6 +25,7 @@ struct Params {
   absorbed_stride: u32,
   weight_rows: u32,
   row_start: u32,
+  first_row: u32,
   head_groups: u32,
   rows_per_scale: u32,
   columns_per_scale: u32,
@@ -65,8 +66,9 @@ fn main(
   let head = group.x / params.head_groups;
   let first_segment = group.x % params.head_groups * SEGMENTS;
   let head_row = head * (params.nope_dim + params.value_dim);
-  let query = (group.y * params.head_count + head) * (params.nope_dim + params.shared_key_dim);
-  let target_start = (group.y * params.head_count + head) * params.absorbed_stride;
+  let row_head = (params.first_row + group.y) * params.head_count + head;
+  let query = row_head * (params.nope_dim + params.shared_key_dim);
+  let target_start = row_head * params.absorbed_stride;
   // The part's share of the head's key rows.
   let begin = max(head_row, params.row_start);
   let end = min(head_row + params.nope_dim, params.row_start + params.weight_rows);

@@ -26,6 +26,7 @@ const PARAMS = {
   weight_segments: "u32",
   weight_rows: "u32",
   row_start: "u32",
+  first_row: "u32",
   head_groups: "u32",
   ...SCALE_PARAMS,
 } as const;
@@ -44,8 +45,8 @@ export function compileMlaValue(gpu: Gpu, format: WeightFormat): Promise<MlaValu
 }
 
 /**
- * Attended latents (read: [rows][headCount][16 segments of latentDim]) turned into values (write:
- * [rows][headCount][valueDim]). `kvB` as in `mlaAbsorb`.
+ * Of rows [start, + count): attended latents (read: [rows][headCount][16 segments of latentDim])
+ * turned into values (write: [rows][headCount][valueDim]). `kvB` as in `mlaAbsorb`.
  */
 export function mlaValue(
   recorder: Recorder,
@@ -54,7 +55,7 @@ export function mlaValue(
   context: BufferUse,
   o: BufferUse,
   shape: MlaShape,
-  rowCount: number,
+  rows: { readonly start: number; readonly count: number },
 ): void {
   const { headCount, nopeDim, valueDim, latentDim } = shape;
   const segments = segmentCount(latentDim);
@@ -72,10 +73,11 @@ export function mlaValue(
         weight_segments: weightSegments(kvB.spec),
         weight_rows: part.rowCount,
         row_start: part.rowStart,
+        first_row: rows.start,
         head_groups: headGroups,
         ...scaleParams(kvB.spec),
       },
-      [headCount * headGroups, rowCount],
+      [headCount * headGroups, rows.count],
     );
   }
 }

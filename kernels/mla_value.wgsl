@@ -8,8 +8,8 @@
 //   scales   f32 grid of the whole matrix (fp8 only)
 //   o        f32 [rows][head_count][value_dim]
 //
-// One workgroup: 8 value channels of one head of one row; thread = 16 channel + lane, and lane l
-// takes the segments l, l + 16, ... Loops: segments / 16 + 16 turns.
+// One workgroup: 8 value channels of one head of row first_row + group.y; thread = 16 channel +
+// lane, and lane l takes the segments l, l + 16, ... Loops: segments / 16 + 16 turns.
 
 struct Params {
   head_count: u32,
@@ -19,6 +19,7 @@ struct Params {
   weight_segments: u32,
   weight_rows: u32,
   row_start: u32,
+  first_row: u32,
   head_groups: u32,
   rows_per_scale: u32,
   columns_per_scale: u32,
@@ -48,7 +49,7 @@ fn main(
   let row = head * (params.nope_dim + params.value_dim) + params.nope_dim + channel;
   let used = channel < params.value_dim && row >= params.row_start &&
     row < params.row_start + params.weight_rows;
-  let row_head = group.y * params.head_count + head;
+  let row_head = (params.first_row + group.y) * params.head_count + head;
   var sum = 0.0;
   if (used) {
     for (var segment = thread % LANES; segment < params.segments; segment += LANES) {

@@ -1,6 +1,6 @@
 /** What matvec.wgsl and matmul.wgsl are told: the same thing. */
 import type { Matrix, MatrixPart } from "./matrix.ts";
-import { SCALE_PARAMS, scaleParams, segmentCount } from "./weight_preludes.ts";
+import { SCALE_PARAMS, scaleParams, segmentCount, weightSegments } from "./weight_preludes.ts";
 
 export const PROJECTION_PARAMS = {
   row_count: "u32",
@@ -8,6 +8,7 @@ export const PROJECTION_PARAMS = {
   row_start: "u32",
   columns: "u32",
   segments: "u32",
+  weight_segments: "u32",
   x_stride: "u32",
   y_stride: "u32",
   y_offset: "u32",
@@ -40,6 +41,7 @@ export function projectionParams(
     row_start: part.rowStart,
     columns: spec.columns,
     segments: segmentCount(spec.columns),
+    weight_segments: weightSegments(spec),
     x_stride: rows.xStride,
     y_stride: rows.yStride,
     y_offset: rows.yOffset,

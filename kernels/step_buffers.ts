@@ -28,6 +28,14 @@ const CHUNKS = 2;
 const PREFILLS = 3;
 const PAGES = 4;
 
+/** A sequence's rows, the position of the first, and the start of its pages in `pages`. */
+export interface SequenceRows {
+  readonly rowStart: number;
+  readonly rowCount: number;
+  readonly past: number;
+  readonly pageStart: number;
+}
+
 interface Region {
   readonly start: number;
   readonly use: BufferUse;
@@ -44,6 +52,7 @@ export interface StepTables {
   readonly decodeCount: number;
   readonly prefillCount: number;
   readonly lastPosition: number;
+  readonly sequences: readonly SequenceRows[];
 }
 
 export class StepBuffers implements StepTables {
@@ -59,6 +68,7 @@ export class StepBuffers implements StepTables {
   #lastPosition = 0;
   #lastPrefillPosition = 0;
   #internalRows: Uint32Array = new Uint32Array(0);
+  #sequences: readonly SequenceRows[] = [];
 
   private constructor(gpu: Gpu, capacity: Capacity) {
     const { rows, sequences, pagesPerSequence } = capacity;
@@ -131,6 +141,11 @@ export class StepBuffers implements StepTables {
     return this.#prefillCount;
   }
 
+  /** The step's sequences, in the order of their rows. */
+  get sequences(): readonly SequenceRows[] {
+    return this.#sequences;
+  }
+
   /** Largest position of any row. */
   get lastPosition(): number {
     return this.#lastPosition;
@@ -153,6 +168,7 @@ export class StepBuffers implements StepTables {
       decodeCount: 0,
       prefillCount: this.#prefillCount,
       lastPosition: this.#lastPrefillPosition,
+      sequences: this.#sequences.filter(({ rowCount }) => rowCount > 1),
     };
   }
 
@@ -189,10 +205,13 @@ export class StepBuffers implements StepTables {
     this.#prefillCount = several.length;
     this.#decodeCount = single.length;
     let page = 0;
-    ordered.forEach((sequence, index) => {
-      this.#writeRows(sequence, index, page);
-      words.set(sequence.pages, pages + page);
+    this.#sequences = ordered.map((sequence, index) => {
+      const { rowStart, rowCount, past } = sequence;
+      const pageStart = page;
+      this.#writeRows(sequence, index, pageStart);
+      words.set(sequence.pages, pages + pageStart);
       page += sequence.pages.length;
+      return { rowStart, rowCount, past, pageStart };
     });
     this.#gpu.write(this.#buffer, 0, words, 4 * (pages + page));
   }

@@ -6,7 +6,8 @@
 // element; the lanes are added in order.
 //
 // The kernel declares weights, scales, x (f32 [..][x_stride]), Params with segments
-// (ceil(columns / 16)), columns, weight_rows, row_start, x_stride, and fn x_row(position).
+// (ceil(columns / 16)), weight_segments (from one stored row to the next), columns, weight_rows,
+// row_start, x_stride, and fn x_row(position).
 // Loops: 32 + segments turns.
 
 const LANES: u32 = 32u;
@@ -30,7 +31,7 @@ fn tile_products(
   let x_used = x_position < x_end;
   let x_from = x_row(min(x_position, x_end - 1u)) * params.x_stride;
   let weight_row = min(first_row + thread, params.weight_rows - 1u);
-  let weight_start = (local_matrix * params.weight_rows + weight_row) * params.segments;
+  let weight_start = (local_matrix * params.weight_rows + weight_row) * params.weight_segments;
   var total = mat4x4<f32>();
   for (var lane = 0u; lane < LANES; lane++) {
     var sum = mat4x4<f32>();

@@ -5,7 +5,8 @@
 // element; the lanes are added in order.
 //
 // The kernel declares weights, scales, x (f32 [..][x_stride]), Params with segments
-// (ceil(columns / 16)), columns, weight_rows, row_start, x_stride, and fn x_row(position).
+// (ceil(columns / 16)), weight_segments (from one stored row to the next), columns, weight_rows,
+// row_start, x_stride, and fn x_row(position).
 // Loops: segments / 32 turns.
 
 const LANES: u32 = 32u;
@@ -26,8 +27,8 @@ fn row_products(
   let lane = thread % LANES;
   let row0 = min(first_row + 2u * (thread / LANES), params.weight_rows - 1u);
   let row1 = min(row0 + 1u, params.weight_rows - 1u);
-  let start0 = (local_matrix * params.weight_rows + row0) * params.segments;
-  let start1 = (local_matrix * params.weight_rows + row1) * params.segments;
+  let start0 = (local_matrix * params.weight_rows + row0) * params.weight_segments;
+  let start1 = (local_matrix * params.weight_rows + row1) * params.weight_segments;
   let last = x_end - 1u;
   let x_rows = vec4(
     x_row(x_start), x_row(min(x_start + 1u, last)),

@@ -12,8 +12,37 @@ const QUANTIZE_THREADS: u32 = 128u;
 
 var<workgroup> largest_bits: array<u32, 128>;
 
-// (scale, 1 / scale) of a group whose largest magnitude has these bits, both rounded to nearest
-// whatever the adapter's division gives.
+// The bits of a normal x / 127 rounded to nearest, in integers: division and fma differ between
+// adapters. With x = m 2^e, m of 24 bits, 256 m / 127 has 25 or 26.
+fn divided_by_127(bits: u32) -> u32 {
+  let scaled = ((bits & 0x7fffffu) | 0x800000u) << 8u;
+  let quotient = scaled / 127u;
+  let shift = select(1u, 2u, quotient >= 0x2000000u);
+  let dropped = quotient & ((1u << shift) - 1u);
+  let half = shift;
+  let kept = quotient >> shift;
+  let beyond = scaled % 127u != 0u || (kept & 1u) == 1u;
+  let up = u32(dropped > half || (dropped == half && beyond));
+  return (((bits >> 23u) + shift - 8u) << 23u) + (kept - 0x800000u) + up;
+}
+
+// The bits of 1 / x rounded to nearest, x normal, from the adapter's division: with x = k 2^e, k of
+// 24 bits, the result is n = 2^47 / k in units of a power of 2; the low 32 bits of 2^47 - k n tell
+// how far off n is.
+fn inverse_bits(bits: u32) -> u32 {
+  let near = bitcast<u32>(1.0 / bitcast<f32>(bits));
+  let k = (bits & 0x7fffffu) | 0x800000u;
+  if (k == 0x800000u) {
+    return near;
+  }
+  let base = ((253u - (bits >> 23u)) << 23u) - 0x800000u;
+  let n = near - base;
+  let twice = 2 * bitcast<i32>(0u - k * n) + i32(k);
+  let steps = select(twice / (2 * i32(k)), -((2 * i32(k) - 1 - twice) / (2 * i32(k))), twice < 0);
+  return base + bitcast<u32>(bitcast<i32>(n) + steps);
+}
+
+// (scale, 1 / scale) of a group whose largest magnitude has these bits.
 fn group_scale(bits: u32) -> vec2<f32> {
   if (bits >= 0x7f800000u) {
     return vec2(bitcast<f32>(bits | 0x400000u), 0.0);
@@ -21,11 +50,8 @@ fn group_scale(bits: u32) -> vec2<f32> {
   if (bits < 0x0d800000u) {
     return vec2(0.0);
   }
-  let largest = bitcast<f32>(bits);
-  let quotient = largest * 0.007874015748031496;
-  let scale = fma(fma(-quotient, 127.0, largest), 0.007874015748031496, quotient);
-  let inverse = 1.0 / scale;
-  return vec2(scale, fma(fma(-inverse, scale, 1.0), inverse, inverse));
+  let scale = divided_by_127(bits);
+  return vec2(bitcast<f32>(scale), bitcast<f32>(inverse_bits(scale)));
 }
 
 // Four int8 multiples of the scale in one word; zeros where the scale is NaN.

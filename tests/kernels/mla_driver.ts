@@ -5,6 +5,7 @@ import { latentEntryBytes, type LatentFormat, latentQuads } from "../../kernels/
 import { Matrix } from "../../kernels/matrix.ts";
 import { compileMlaAbsorb, mlaAbsorb } from "../../kernels/mla_absorb.ts";
 import { compileMlaAttention, mlaAttention, valueQuads } from "../../kernels/mla_attention.ts";
+import { MlaExpanded } from "../../kernels/mla_expanded.ts";
 import { compileMlaMerge, contextQuads, mlaMerge } from "../../kernels/mla_merge.ts";
 import { compileMlaValue, mlaValue } from "../../kernels/mla_value.ts";
 import { StepBuffers } from "../../kernels/step_buffers.ts";
@@ -144,8 +145,9 @@ export async function runMla(gpu: Gpu, test: MlaCase, inputs: MlaInputs): Promis
   const { kvB } = inputs;
   const { format } = kvB.spec;
   const queries = read(upload(gpu, inputs.queries));
+  const all = { start: 0, count: rowCount };
   const absorb = await compileMlaAbsorb(gpu, format);
-  mlaAbsorb(recorder, absorb, kvB, queries, out(absorbed), shape, rowCount);
+  mlaAbsorb(recorder, absorb, kvB, queries, out(absorbed), shape, all);
   const attend = await compileMlaAttention(gpu, shape, latentFormat, splitTokens);
   const merge = await compileMlaMerge(gpu);
   const latents = read(upload(gpu, cacheOf(test, inputs)));
@@ -160,10 +162,59 @@ export async function runMla(gpu: Gpu, test: MlaCase, inputs: MlaInputs): Promis
     mlaMerge(recorder, merge, joined, shape, batch);
   }
   const value = await compileMlaValue(gpu, format);
-  mlaValue(recorder, value, kvB, into(context), out(o), shape, rowCount);
+  mlaValue(recorder, value, kvB, into(context), out(o), shape, all);
   const found = await takeGuarded(gpu, o, recorder);
   for (const output of [absorbed, sums, maxima, context]) await takeGuarded(gpu, output);
   return found;
+}
+
+/**
+ * The same through mla_gather, the product with kv_b and mla_prefill, each sequence in pieces of
+ * `pieceRows` rows and the context in blocks of `blockTokens`.
+ */
+export async function runExpanded(
+  gpu: Gpu,
+  test: MlaCase,
+  inputs: MlaInputs,
+  blockTokens: number,
+  pieceRows: number,
+): Promise<Float32Array> {
+  const { shape, pageTokens, latentFormat, segments } = test;
+  const { headCount, valueDim } = shape;
+  const plan = planOf(segments);
+  const rowCount = plan.tokens.length;
+  const capacity = {
+    slots: 64,
+    pages: 1 << 20,
+    pageTokens,
+    rows: rowCount,
+    logitRows: 1,
+    logitEdits: 1,
+    sequences: segments.length,
+    pagesPerSequence: Math.max(...segments.map(({ pages }) => pages.length)),
+    latentFormat,
+  };
+  const step = StepBuffers.create(gpu, capacity);
+  step.upload(plan);
+  const { kvB } = inputs;
+  const expanded = await MlaExpanded.create(gpu, shape, capacity, [kvB.spec.format], blockTokens);
+  const o = gpu.buffer("test output", 4 * rowCount * headCount * valueDim);
+  const recorder = new Recorder(gpu);
+  const queries = upload(gpu, inputs.queries);
+  const latents = upload(gpu, cacheOf(test, inputs));
+  for (const { rowStart, rowCount: rows, past, pageStart } of step.sequences) {
+    for (let first = 0; first < rows; first += pieceRows) {
+      expanded.encode(recorder, kvB, queries, latents, step.pages, o, {
+        rowStart: rowStart + first,
+        rowCount: Math.min(pieceRows, rows - first),
+        past: past + first,
+        pageStart,
+      });
+    }
+  }
+  const output = guarded(gpu, rowCount * headCount * valueDim);
+  recorder.copy(o, 0, output.buffer, output.offset, output.bytes);
+  return await takeGuarded(gpu, output, recorder);
 }
 
 /** The same in f64 and in the expanded form. */

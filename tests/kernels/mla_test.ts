@@ -18,7 +18,14 @@ import { decodeF16, encodeF16 } from "../reference/formats.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { rmsNorm } from "../reference/rms_norm.ts";
 import { download, guarded, takeGuarded, upload, withGpu } from "./harness.ts";
-import { type MlaCase, mlaInputs, referenceMla, runMla, segmentOf } from "./mla_driver.ts";
+import {
+  type MlaCase,
+  mlaInputs,
+  referenceMla,
+  runExpanded,
+  runMla,
+  segmentOf,
+} from "./mla_driver.ts";
 import { planOf } from "./plans.ts";
 import { assertClose, assertSameBits } from "./weights.ts";
 
@@ -79,6 +86,46 @@ for (const [index, [name, format, shape, sequences, options]] of CASES.entries()
     assertSameBits(await runMla(gpu, test, inputs), found, "second run");
   });
 }
+
+const EXPANDED_CASES: readonly [
+  string,
+  FloatFormat,
+  MlaShape,
+  readonly (readonly [number, number])[],
+  Partial<Omit<MlaCase, "segments" | "shape">>,
+][] = [
+  ["two tokens", "f32", TINY, [[0, 2]], {}],
+  ["odd shape, ragged", "bf16", ODD, [[0, 70], [100, 2], [61, 130]], {}],
+  ["uneven shape, fp8", "fp8", UNEVEN, [[150, 3], [0, 65]], { latentFormat: "f16", pageTokens: 7 }],
+  ["published head", "bf16", WIDE, [[60, 10]], { latentFormat: "f16", pageTokens: 64 }],
+];
+
+for (const [index, [name, format, shape, sequences, options]] of EXPANDED_CASES.entries()) {
+  withGpu(
+    `MlaExpanded (mla_gather, mla_prefill) agrees with f64 however rows are cut: ${name}`,
+    async (gpu) => {
+      const random = randomSource(520 + index);
+      const test = caseOf(random, shape, sequences, options);
+      const inputs = mlaInputs(gpu, random, test, format);
+      const found = await runExpanded(gpu, test, inputs, 128, 1_000);
+      assertClose(found, referenceMla(test, inputs), shape.headCount * shape.valueDim, name);
+      assertSameBits(await runExpanded(gpu, test, inputs, 128, 48), found, "pieces of 48");
+      const larger = await runExpanded(gpu, test, inputs, 1 << 12, 1_000);
+      assertClose(larger, Float64Array.from(found), shape.headCount * shape.valueDim, "one block");
+    },
+  );
+}
+
+withGpu("MlaExpanded survives scores that overflow exp", async (gpu) => {
+  const random = randomSource(530);
+  const test = caseOf(random, ODD, [[60, 20]]);
+  const inputs = mlaInputs(gpu, random, test, "f32");
+  for (let i = 0; i < inputs.queries.length; i++) inputs.queries[i]! *= 300;
+  const wanted = referenceMla(test, inputs);
+  for (const [i, value] of (await runExpanded(gpu, test, inputs, 64, 99)).entries()) {
+    assert.ok(Math.abs(value - wanted[i]!) < 1e-2, `${i}: ${value} and ${wanted[i]}`);
+  }
+});
 
 withGpu("MLA attends over 8,192 tokens", async (gpu) => {
   const random = randomSource(61);

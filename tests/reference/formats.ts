@@ -140,7 +140,7 @@ function exponentOf(magnitude: number): number {
 function roundHalfEven(value: number): number {
   const floor = Math.floor(value);
   const rest = value - floor;
-  return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
 }
 
 /** Elements of a group of q8 and q4, which share a scale. */
