@@ -173,10 +173,20 @@ async function runSteps(
   const found: Float32Array[] = [];
   for (const [index, plan] of plans().entries()) {
     const recorder = new Recorder(gpu);
-    const residual = upload(gpu, residuals[index]!);
     step.upload(plan);
+    // The step's own order of the rows, and back.
+    const [given, internal] = [residuals[index]!, new Float32Array(residuals[index]!.length)];
+    step.internalRows.forEach((at, row) => {
+      internal.set(given.subarray(row * HIDDEN, (row + 1) * HIDDEN), at * HIDDEN);
+    });
+    const residual = upload(gpu, internal);
     encode(recorder, residual, step);
-    found.push(await download(gpu, residual, residuals[index]!.length, recorder));
+    const after = await download(gpu, residual, given.length, recorder);
+    const rows = new Float32Array(given.length);
+    step.internalRows.forEach((at, row) => {
+      rows.set(after.subarray(at * HIDDEN, (at + 1) * HIDDEN), row * HIDDEN);
+    });
+    found.push(rows);
   }
   return found;
 }
