@@ -106,6 +106,7 @@ export class ExpertProjections {
         `${rows.xStride} and ${rows.yStride}`,
       );
     }
+    recorder.work(2 * rows.pairCount * spec.rows * spec.columns);
     if (isGrouped(spec.format)) {
       if (!this.grouped?.formats.has(spec.format)) fail("a prepared format", spec.format);
       const rounded = x instanceof QuantizedRows ? x : this.#rounded(recorder, matrix, x, rows);

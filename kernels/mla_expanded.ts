@@ -105,6 +105,7 @@ export class MlaExpanded {
     const { entries, expanded, maxima } = this.buffers;
     for (let blockStart = 0; blockStart < past + rowCount; blockStart += blockTokens) {
       const blockCount = Math.min(blockTokens, past + rowCount - blockStart);
+      recorder.work(2 * blockCount * shape.headCount * operationsOf(shape, rowCount));
       mlaGather(
         recorder,
         gather,
@@ -136,4 +137,10 @@ export class MlaExpanded {
       );
     }
   }
+}
+
+/** Multiply-adds that a position of the context costs a head: its expansion and `rowCount` rows. */
+function operationsOf(shape: MlaShape, rowCount: number): number {
+  const { nopeDim, sharedKeyDim, valueDim, latentDim } = shape;
+  return (nopeDim + valueDim) * latentDim + rowCount * (nopeDim + sharedKeyDim + valueDim);
 }

@@ -104,6 +104,7 @@ export class Projections {
     const rows = { xStride, y, yStride, yOffset, rowCount, accumulate };
     this.#check(matrix, { ...rows, x: values });
     if (rowCount === 0) return;
+    recorder.work(2 * rowCount * matrix.spec.rows * matrix.spec.columns);
     if (isGrouped(format)) {
       const rounded = x instanceof QuantizedRows ? x : this.#rounded(recorder, matrix, x, rows);
       this.#grouped!.projections.project(recorder, matrix, rounded, rowCount, rows);

@@ -31,6 +31,12 @@ export function write(buffer: GPUBuffer, offset = 0, bytes?: number): BufferUse 
 const PARAM_STRIDE_BYTES = 256;
 /** Dispatches of one submission; more are split over several. */
 const PARAM_SLOTS = 2_048;
+/**
+ * Arithmetic after which a command buffer ends: about 100 ms at 2 TOPS, which any GPU that serves
+ * reaches in large products, so that no driver's watchdog takes a long step for a hang. Faster ones
+ * pay some 20 us for each cut.
+ */
+const COMMAND_OPERATIONS = 2e11;
 /** WebGPU's limit of workgroups a dimension. */
 const GROUP_LIMIT = 65_535;
 
@@ -44,6 +50,7 @@ export class Recorder {
   #bufferCount = 0;
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
+  #operations = 0;
   #used = 0;
   #dispatches = 0;
   #timestamps: Timestamps | null = null;
@@ -111,9 +118,19 @@ export class Recorder {
     this.#commands().clearBuffer(buffer, offset, bytes);
   }
 
+  /**
+   * Tells what the dispatches since the last call cost, in multiplications and additions. Long
+   * steps are handed over in several pieces that a driver's watchdog times one by one.
+   */
+  work(operations: number): void {
+    this.#operations += operations;
+    if (this.#operations >= COMMAND_OPERATIONS) this.finish();
+  }
+
   /** Does now what can be done before a submission that has to wait. */
   finish(): void {
     this.#endPass();
+    this.#operations = 0;
     if (this.#encoder === null) return;
     this.#finished.push(this.#encoder.finish());
     this.#encoder = null;
@@ -127,7 +144,7 @@ export class Recorder {
       const bytes = this.#used * PARAM_STRIDE_BYTES;
       this.#gpu.write(this.#params, 0, this.#words, bytes);
     }
-    this.#gpu.device.queue.submit(this.#finished);
+    for (const commands of this.#finished) this.#gpu.device.queue.submit([commands]);
     this.#finished = [];
     this.#used = 0;
   }

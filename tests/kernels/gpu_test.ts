@@ -39,6 +39,34 @@ withGpu("Recorder runs more dispatches than one submission holds, in order", asy
   assert.deepStrictEqual(await download(gpu, b, 1, recorder), Float32Array.of(3));
 });
 
+withGpu("Recorder hands long work over in several pieces, in order", async (gpu) => {
+  const double = await SCALE.compile(gpu);
+  const recorder = new Recorder(gpu);
+  const a = upload(gpu, Float32Array.of(1));
+  const b = upload(gpu, Float32Array.of(0));
+  const { queue } = gpu.device;
+  const submit = queue.submit;
+  let submissions = 0;
+  queue.submit = (commands) => {
+    submissions++;
+    return submit.call(queue, commands);
+  };
+  try {
+    for (let round = 0; round < 10; round++) {
+      recorder.work(9e10);
+      const [from, to] = round % 2 === 0 ? [a, b] : [b, a];
+      recorder.dispatch(double, [read(from), write(to)], { count: 1, factor: 2 }, [1]);
+    }
+    assert.strictEqual(submissions, 0);
+    recorder.submit();
+    // 2e11 are reached before the third, sixth and ninth dispatch.
+    assert.strictEqual(submissions, 4);
+  } finally {
+    queue.submit = submit;
+  }
+  assert.deepStrictEqual(await download(gpu, a, 1), Float32Array.of(1_024));
+});
+
 withGpu("Recorder orders copies and clears with dispatches", async (gpu) => {
   const shifted = await SCALE.compile(gpu, { SHIFT: 1 });
   const recorder = new Recorder(gpu);
