@@ -85,18 +85,9 @@ export class ExpertProjections {
     return TILE_SIZES.find((tile) => pairCount >= tile.pairsPerExpert * expertCount)!.size;
   }
 
-  /**
-   * y[pair] = W[expert of pair] x, in tiles of `tileSize` pairs. Shapes as in `ExpertRows`; x may
-   * come rounded, where the stack is of q8 or q4.
-   */
-  project(
-    recorder: Recorder,
-    matrix: Matrix,
-    rows: Omit<ExpertRows, "x"> & { readonly x: GPUBuffer | QuantizedRows },
-    tileSize: number,
-  ): void {
+  /** y[pair] = W[expert of pair] x, in tiles of `tileSize` pairs. Shapes as in `ExpertRows`. */
+  project(recorder: Recorder, matrix: Matrix, rows: ExpertRows, tileSize: number): void {
     const { spec } = matrix;
-    const { x } = rows;
     const fail = (wanted: string, found: string) => {
       throw new Error(`project through "${spec.key}": wanted ${wanted}, found ${found}`);
     };
@@ -109,33 +100,17 @@ export class ExpertProjections {
     recorder.work(2 * rows.pairCount * spec.rows * spec.columns);
     if (isGrouped(spec.format)) {
       if (!this.grouped?.formats.has(spec.format)) fail("a prepared format", spec.format);
-      const rounded = x instanceof QuantizedRows ? x : this.#rounded(recorder, matrix, x, rows);
-      this.grouped!.projections.project(recorder, matrix, rounded, rows, tileSize);
+      const { projections, quantize, rounded } = this.grouped!;
+      const rowCount = Math.ceil(rows.pairCount / rows.pairsPerXRow);
+      quantizeRows(recorder, quantize, rows.x, rows.xStride, rounded, spec.columns, rowCount);
+      projections.project(recorder, matrix, rounded, rows, tileSize);
       return;
     }
     const pipelines = this.floats.get(spec.format);
-    const values = x instanceof QuantizedRows ? x.values : x;
-    if (pipelines === undefined || values === null) {
-      fail("a prepared format and floats in x", spec.format);
-      return;
-    }
-    const floatRows = { ...rows, x: values };
+    if (pipelines === undefined) return fail("a prepared format", spec.format);
     const matmul = pipelines.matmul.get(tileSize);
-    if (matmul === undefined) expertMatvec(recorder, pipelines.matvec, matrix, floatRows);
-    else expertMatmul(recorder, matmul, matrix, floatRows);
-  }
-
-  /** The rows of x in int8, until the next call. */
-  #rounded(
-    recorder: Recorder,
-    { spec }: Matrix,
-    x: GPUBuffer,
-    { xStride, pairCount, pairsPerXRow }: Omit<ExpertRows, "x">,
-  ): QuantizedRows {
-    const { quantize, rounded } = this.grouped!;
-    const rowCount = Math.ceil(pairCount / pairsPerXRow);
-    quantizeRows(recorder, quantize, x, xStride, rounded, spec.columns, rowCount);
-    return rounded;
+    if (matmul === undefined) expertMatvec(recorder, pipelines.matvec, matrix, rows);
+    else expertMatmul(recorder, matmul, matrix, rows);
   }
 }
 

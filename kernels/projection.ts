@@ -84,14 +84,13 @@ export class Projections {
 
   /**
    * y[row][yOffset + r] (+)= sum over c of W[r][c] x[row][c] for rows [0, rowCount): x f32
-   * [rowCount][xStride] or the same rows rounded, y f32 [rowCount][yStride]. What follows a row's
-   * columns in x is not read. Throws when the format was not prepared or the shapes do not fit the
-   * buffers.
+   * [rowCount][xStride], y f32 [rowCount][yStride]. What follows a row's columns in x is not read.
+   * Throws when the format was not prepared or the shapes do not fit the buffers.
    */
   project(
     recorder: Recorder,
     matrix: Matrix,
-    x: GPUBuffer | QuantizedRows,
+    x: GPUBuffer,
     xStride: number,
     y: GPUBuffer,
     yStride: number,
@@ -100,32 +99,17 @@ export class Projections {
     accumulate: boolean,
   ): void {
     const { format } = matrix.spec;
-    const values = x instanceof QuantizedRows ? x.values : x;
-    const rows = { xStride, y, yStride, yOffset, rowCount, accumulate };
-    this.#check(matrix, { ...rows, x: values });
+    const rows = { x, xStride, y, yStride, yOffset, rowCount, accumulate };
+    this.#check(matrix, rows);
     if (rowCount === 0) return;
     recorder.work(2 * rowCount * matrix.spec.rows * matrix.spec.columns);
     if (isGrouped(format)) {
-      const rounded = x instanceof QuantizedRows ? x : this.#rounded(recorder, matrix, x, rows);
-      this.#grouped!.projections.project(recorder, matrix, rounded, rowCount, rows);
-      return;
+      const { projections, quantize, rounded } = this.#grouped!;
+      quantizeRows(recorder, quantize, x, xStride, rounded, matrix.spec.columns, rowCount);
+      projections.project(recorder, matrix, rounded, rowCount, rows);
+    } else {
+      this.#projectFloats(recorder, format, matrix, rows);
     }
-    if (values === null) {
-      throw new Error(`project through "${matrix.spec.key}": wanted floats in x`);
-    }
-    this.#projectFloats(recorder, format, matrix, { ...rows, x: values });
-  }
-
-  /** The rows of x in int8, until the next call. */
-  #rounded(
-    recorder: Recorder,
-    { spec }: Matrix,
-    x: GPUBuffer,
-    { xStride, rowCount }: Pick<Rows, "xStride" | "rowCount">,
-  ): QuantizedRows {
-    const { quantize, rounded } = this.#grouped!;
-    quantizeRows(recorder, quantize, x, xStride, rounded, spec.columns, rowCount);
-    return rounded;
   }
 
   #projectFloats(recorder: Recorder, format: FloatFormat, matrix: Matrix, rows: Rows): void {
@@ -138,7 +122,7 @@ export class Projections {
     }
   }
 
-  #check({ spec }: Matrix, rows: Omit<Rows, "x"> & { readonly x: GPUBuffer | null }): void {
+  #check({ spec }: Matrix, rows: Rows): void {
     const { x, xStride, y, yStride, yOffset, rowCount } = rows;
     const fail = (wanted: string, found: number | string) => {
       throw new Error(`project through "${spec.key}": wanted ${wanted}, found ${found}`);
@@ -155,7 +139,7 @@ export class Projections {
     }
     const xBytes = 4 * ((rowCount - 1) * xStride + spec.columns);
     const yBytes = 4 * ((rowCount - 1) * yStride + yOffset + spec.rows);
-    if (x !== null && x.size < xBytes) fail(`x of at least ${xBytes} bytes`, x.size);
+    if (x.size < xBytes) fail(`x of at least ${xBytes} bytes`, x.size);
     if (y.size < yBytes) fail(`y of at least ${yBytes} bytes`, y.size);
   }
 }

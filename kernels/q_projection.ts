@@ -16,12 +16,16 @@ import type { WeightFormat } from "./types.ts";
 /** Smallest first. Results do not depend on the tile. */
 const TILES: readonly QTile[] = [
   { xRegisters: 4, wRegisters: 1, xThreads: 1, wThreads: 64 },
-  { xRegisters: 4, wRegisters: 4, xThreads: 8, wThreads: 16 },
+  { xRegisters: 4, wRegisters: 8, xThreads: 8, wThreads: 16 },
   { xRegisters: 8, wRegisters: 8, xThreads: 8, wThreads: 16 },
   { xRegisters: 8, wRegisters: 8, xThreads: 16, wThreads: 16 },
 ];
-/** Software adapters compile the large ones slowly and gain nothing. */
-const SOFTWARE_TILES = TILES.slice(0, 2);
+/** Software adapters compile large ones slowly and gain nothing. */
+const SOFTWARE_TILES: readonly QTile[] = [
+  TILES[0]!,
+  { xRegisters: 4, wRegisters: 4, xThreads: 8, wThreads: 16 },
+  { xRegisters: 4, wRegisters: 4, xThreads: 16, wThreads: 16 },
+];
 /** Workgroups below which smaller tiles are taken: about two for each core of a large GPU. */
 const WORKGROUPS_MIN = 256;
 

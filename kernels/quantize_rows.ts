@@ -14,9 +14,9 @@ const THREADS = 128;
 const STEP_THREADS = 8;
 const STEP_WORDS = 16;
 const STEP_SCALES = 2;
-export const QUANTIZE_WORKGROUP_BYTES = 4 * THREADS;
+const QUANTIZE_WORKGROUP_BYTES = 4 * THREADS;
 
-export const QUANTIZE_GROUPS_PRELUDE = {
+const QUANTIZE_GROUPS_PRELUDE = {
   name: "lib/quantize_groups.wgsl",
   source: groupsSource,
 };
@@ -38,7 +38,7 @@ export function stepCount(columns: number): number {
 
 /**
  * Activations as the integer kernels take them: int8 in groups of 32 columns with an f32 scale
- * each, by kernels that use lib/quantize_groups.wgsl.
+ * each, by `quantizeRows`.
  */
 export class QuantizedRows {
   private constructor(
@@ -47,8 +47,6 @@ export class QuantizedRows {
     readonly words: GPUBuffer,
     /** f32 [rows][2 steps]. */
     readonly scales: GPUBuffer,
-    /** f32 [rows][valuesStride]: the rows before rounding, for matrices of floats; or null. */
-    readonly values: GPUBuffer | null,
   ) {}
 
   /** Room for `rows` rows of `columns` columns, or what takes no more. */
@@ -57,14 +55,12 @@ export class QuantizedRows {
     label: string,
     rows: number,
     columns: number,
-    values: GPUBuffer | null = null,
   ): QuantizedRows {
     const steps = rows * stepCount(columns);
     return new QuantizedRows(
       steps,
       scratch(gpu, `${label}, int8`, STEP_WORDS * steps),
       scratch(gpu, `${label}, scales`, STEP_SCALES * steps),
-      values,
     );
   }
 

@@ -120,7 +120,7 @@ withGpu("ExpertProjections (q_expert_matmul) equals the reference in every tile"
       const chosen = expertsOf(random, test);
       const experts = await ExpertProjections.create(gpu, [format], [{ rows: xRows, columns }]);
       let first: Float32Array | null = null;
-      for (const tileSize of [4, 32]) {
+      for (const tileSize of [4, 32, 64]) {
         const recorder = new Recorder(gpu);
         const y = gpu.buffer("test output", 4 * pairCount * rows);
         gpu.write(y, 0, new Float32Array(pairCount * rows).fill(NaN));

@@ -1,20 +1,16 @@
 import assert from "node:assert";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { Recorder } from "../../kernels/gpu/recorder.ts";
-import { compileNormQuantize, normQuantize } from "../../kernels/norm_quantize.ts";
 import {
   compileQuantizeRows,
   QuantizedRows,
   quantizeRows,
   stepCount,
 } from "../../kernels/quantize_rows.ts";
-import { RmsNorm } from "../../kernels/rms_norm.ts";
-import { compileSiluMul, siluMul } from "../../kernels/silu_mul.ts";
-import { compileSiluQuantize, siluQuantize } from "../../kernels/silu_quantize.ts";
 import { roundToInt8Groups } from "../reference/formats.ts";
-import { normals, randomSource } from "../reference/random.ts";
+import { randomSource } from "../reference/random.ts";
 import { download, upload, withGpu } from "./harness.ts";
-import { assertClose, assertSameBits, columnsOf, randomRows } from "./weights.ts";
+import { columnsOf, randomRows } from "./weights.ts";
 
 const SHAPES = [[3, 70], [1, 5], [37, 2_304], [9, 128], [20, 33]] as const;
 
@@ -86,49 +82,4 @@ withGpu("quantize_rows has exact scales at every magnitude", async (gpu) => {
   recorder.submit();
   const found = await valuesOf(gpu, target, rowCount, columns);
   assert.deepEqual(found, roundToInt8Groups(x, columns));
-});
-
-withGpu("norm_quantize is rms_norm and quantize_rows in one", async (gpu) => {
-  const random = randomSource(71);
-  const [norm, quantize, both] = await Promise.all([
-    RmsNorm.create(gpu),
-    compileQuantizeRows(gpu),
-    compileNormQuantize(gpu),
-  ]);
-  for (const [rowCount, columns] of SHAPES) {
-    const [x, weight] = [
-      upload(gpu, normals(random, rowCount * columns)),
-      upload(gpu, normals(random, columns)),
-    ];
-    const recorder = new Recorder(gpu);
-    const values = gpu.buffer("test values", 4 * rowCount * columns);
-    const target = QuantizedRows.allocate(gpu, "test", rowCount, columns, values);
-    normQuantize(recorder, both, x, weight, target, columns, rowCount, 1e-5);
-    const y = gpu.buffer("test norm", 4 * rowCount * columns);
-    norm.normalize(recorder, x, columns, weight, y, columns, columns, rowCount, 1e-5);
-    const wanted = QuantizedRows.allocate(gpu, "test", rowCount, columns);
-    quantizeRows(recorder, quantize, y, columns, wanted, columns, rowCount);
-    const normed = await download(gpu, y, rowCount * columns, recorder);
-    assertSameBits(await download(gpu, values, rowCount * columns), normed, `${columns} columns`);
-    assert.deepEqual(
-      await wordsOf(gpu, target, rowCount, columns),
-      await wordsOf(gpu, wanted, rowCount, columns),
-    );
-  }
-});
-
-withGpu("silu_quantize is silu_mul and quantize_rows in one", async (gpu) => {
-  const random = randomSource(72);
-  const [silu, both] = await Promise.all([compileSiluMul(gpu), compileSiluQuantize(gpu)]);
-  for (const [rowCount, columns] of SHAPES) {
-    const gateUp = upload(gpu, normals(random, rowCount * 2 * columns));
-    const recorder = new Recorder(gpu);
-    const target = QuantizedRows.allocate(gpu, "test", rowCount, columns);
-    siluQuantize(recorder, both, gateUp, target, columns, rowCount);
-    const y = gpu.buffer("test product", 4 * rowCount * columns);
-    siluMul(recorder, silu, gateUp, y, columns, rowCount);
-    const product = await download(gpu, y, rowCount * columns, recorder);
-    const wanted = roundToInt8Groups(product, columns);
-    assertClose(await valuesOf(gpu, target, rowCount, columns), wanted, columns, `${columns}`);
-  }
 });
