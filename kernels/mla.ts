@@ -66,12 +66,12 @@ interface Buffers {
   readonly queries: GPUBuffer;
   /** [rows][latent + shared], before the norm. */
   readonly compressed: GPUBuffer;
-  /** [rows][N][4 quads of an entry]. */
+  /** [sequences][N][4 quads of an entry]: of single rows. */
   readonly absorbed: GPUBuffer;
   /** [batch rows][splits][N] softmaxes. */
   readonly sums: GPUBuffer;
   readonly maxima: GPUBuffer;
-  /** [rows][N][latent, padded]: attended latents. */
+  /** [sequences][N][latent, padded]: attended latents of single rows. */
   readonly context: GPUBuffer;
   /** [rows][N][value]. */
   readonly o: GPUBuffer;
@@ -102,7 +102,7 @@ export class MlaBlock {
     capacity: Capacity,
     kvBFormats: Iterable<WeightFormat>,
   ): Promise<MlaBlock> {
-    const { pageTokens, pagesPerSequence, latentFormat, rows } = capacity;
+    const { pageTokens, pagesPerSequence, latentFormat, rows, sequences } = capacity;
     const formats = [...new Set(kvBFormats)];
     const tiles = Math.ceil(pageTokens * pagesPerSequence / TILE_TOKENS);
     const splitTokens = TILE_TOKENS * Math.ceil(tiles / SPLITS_MAX);
@@ -126,7 +126,7 @@ export class MlaBlock {
     };
     const splitBytes = 16 * shape.mla.headCount * valueQuads(shape.mla);
     const rowSplitsMax = Math.min(
-      rows * splitsMax,
+      sequences * splitsMax,
       Math.max(splitsMax, Math.floor(SPLIT_BYTES / splitBytes)),
     );
     return new MlaBlock(
@@ -137,7 +137,7 @@ export class MlaBlock {
       rowSplitsMax,
       expanded,
       pipelines,
-      allocate(gpu, shape, rows, rowSplitsMax),
+      allocate(gpu, shape, rows, sequences, rowSplitsMax),
     );
   }
 
@@ -242,11 +242,11 @@ export class MlaBlock {
     const { rows, pages } = step;
     const splits = Math.ceil((range.lastPosition + 1) / this.splitTokens);
     const batchRows = Math.floor(this.rowSplitsMax / splits);
-    const end = range.start + range.count;
-    for (let rowStart = range.start; rowStart < end; rowStart += batchRows) {
+    for (let rowStart = 0; rowStart < range.count; rowStart += batchRows) {
       const batch = {
+        firstRow: range.start,
         rowStart,
-        rowCount: Math.min(batchRows, end - rowStart),
+        rowCount: Math.min(batchRows, range.count - rowStart),
         pageTokens: this.pageTokens,
         splitTokens: this.splitTokens,
         splits,
@@ -299,17 +299,23 @@ function singleRows(sequences: readonly SequenceRows[]): RowRange[] {
   return ranges;
 }
 
-function allocate(gpu: Gpu, shape: ModelShape, rows: number, rowSplits: number): Buffers {
+function allocate(
+  gpu: Gpu,
+  shape: ModelShape,
+  rows: number,
+  sequences: number,
+  rowSplits: number,
+): Buffers {
   const { headCount, latentDim, nopeDim, sharedKeyDim, valueDim } = shape.mla;
   const floats = (label: string, count: number) => scratch(gpu, `MLA ${label}`, count);
   return {
     x: floats("input", rows * shape.hiddenSize),
     queries: floats("queries", rows * headCount * (nopeDim + sharedKeyDim)),
     compressed: floats("latents before the norm", rows * (latentDim + sharedKeyDim)),
-    absorbed: floats("absorbed queries", rows * headCount * 4 * latentQuads(shape.mla)),
+    absorbed: floats("absorbed queries", sequences * headCount * 4 * latentQuads(shape.mla)),
     sums: floats("split sums", rowSplits * headCount * 4 * valueQuads(shape.mla)),
     maxima: floats("split maxima", rowSplits * headCount * 2),
-    context: floats("attended latents", rows * headCount * 4 * contextQuads(shape.mla)),
+    context: floats("attended latents", sequences * headCount * 4 * contextQuads(shape.mla)),
     o: floats("output", rows * headCount * valueDim),
   };
 }

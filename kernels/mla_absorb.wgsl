@@ -7,7 +7,8 @@
 //             [row_start, + weight_rows) of kv_b, whose rows are per head nope_dim key rows,
 //             then value_dim value rows
 //   scales    f32 grid of the whole matrix (fp8 only)
-//   absorbed  f32 [rows][head_count][absorbed_stride], zeros after the last channel; where a head's
+//   absorbed  f32 [rows from first_row on][head_count][absorbed_stride], zeros after the last
+//             channel; where a head's
 //             key rows are split over parts, the later parts add
 //
 // One workgroup: 8 segments of one head of row first_row + group.y; thread = 8 lane + segment, and
@@ -66,9 +67,9 @@ fn main(
   let head = group.x / params.head_groups;
   let first_segment = group.x % params.head_groups * SEGMENTS;
   let head_row = head * (params.nope_dim + params.value_dim);
-  let row_head = (params.first_row + group.y) * params.head_count + head;
-  let query = row_head * (params.nope_dim + params.shared_key_dim);
-  let target_start = row_head * params.absorbed_stride;
+  let query = ((params.first_row + group.y) * params.head_count + head)
+    * (params.nope_dim + params.shared_key_dim);
+  let target_start = (group.y * params.head_count + head) * params.absorbed_stride;
   // The part's share of the head's key rows.
   let begin = max(head_row, params.row_start);
   let end = min(head_row + params.nope_dim, params.row_start + params.weight_rows);

@@ -18,6 +18,7 @@ const WORKGROUP_BYTES = 4 * (TILE_TOKENS + 4 * TILE_TOKENS + THREADS + HEADS);
 const TILE_TURNS = 80;
 
 const PARAMS = {
+  first_row: "u32",
   row_start: "u32",
   head_count: "u32",
   head_groups: "u32",
@@ -52,8 +53,9 @@ export interface MlaAttentionBuffers {
   readonly maxima: BufferUse;
 }
 
-/** Rows [rowStart, rowStart + rowCount) of a step and how their contexts are split. */
+/** Rows [rowStart, + rowCount) of those from firstRow on, and how their contexts are split. */
 export interface AttentionBatch {
+  readonly firstRow: number;
   readonly rowStart: number;
   readonly rowCount: number;
   readonly pageTokens: number;
@@ -102,6 +104,7 @@ export function mlaAttention(
       buffers.maxima,
     ],
     {
+      first_row: batch.firstRow,
       row_start: batch.rowStart,
       head_count: shape.headCount,
       head_groups: headGroups,

@@ -2,9 +2,10 @@
 // Per row and head, over positions j <= the row's position in one split:
 //   s_j = scale (absorbed . entry_j);  m = max s;  l = sum exp(s_j - m);  z = sum exp(s_j - m) c_j
 //
-//   absorbed  f32 quads [rows][head_count][quads]
+//   absorbed  f32 quads [rows from first_row on][head_count][quads]
 //   latents   quads [pages][page_tokens][quads] = c | p, lib/latent_*.wgsl
-//   rows      u32 [rows][4]: sequence, position, slot, start of its pages; row_start + group.y
+//   rows      u32 [rows][4]: sequence, position, slot, start of its pages; entry
+//             first_row + row_start + group.y
 //   pages     u32 page numbers
 //   sums      f32 quads [batch rows][splits][head_count][value_quads] = z; value_quads covers c;
 //             what the last quad holds beyond c is not used
@@ -17,6 +18,7 @@
 // Loops a tile: 2 quads + 80 + value_quads / 128 * 256 turns.
 
 struct Params {
+  first_row: u32,
   row_start: u32,
   head_count: u32,
   head_groups: u32,
@@ -73,7 +75,7 @@ fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  let row = rows[params.row_start + group.y];
+  let row = rows[params.first_row + params.row_start + group.y];
   let split = group.x / params.head_groups;
   let head = group.x % params.head_groups * HEADS;
   let heads = min(vec4(head) + vec4(0u, 1u, 2u, 3u), vec4(params.head_count - 1u));

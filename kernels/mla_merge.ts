@@ -10,6 +10,7 @@ import { segmentCount } from "./weight_preludes.ts";
 const THREADS = 64;
 
 const PARAMS = {
+  first_row: "u32",
   row_start: "u32",
   head_count: "u32",
   latent_dim: "u32",
@@ -62,6 +63,7 @@ export function mlaMerge(
     pipeline,
     [buffers.rows, buffers.sums, buffers.maxima, buffers.context],
     {
+      first_row: batch.firstRow,
       row_start: batch.rowStart,
       head_count: shape.headCount,
       latent_dim: shape.latentDim,

@@ -1,14 +1,16 @@
 // One softmax out of those of a row's splits: with M the largest maximum m,
 //   z = sum over splits of exp(m - M) z / sum over splits of exp(m - M) l
 //
-//   rows     u32 [rows][4]: sequence, position, ...; entry row_start + group.y
+//   rows     u32 [rows][4]: sequence, position, ...; entry first_row + row_start + group.y
 //   sums     f32 quads [batch rows][splits][head_count][value_quads]
 //   maxima   f32 [batch rows][splits][head_count][2] = m, l
-//   context  f32 quads [rows][head_count][context_quads], zeros after channel latent_dim
+//   context  f32 quads [rows from first_row on][head_count][context_quads], zeros after channel
+//            latent_dim
 //
 // One workgroup: one head of one row. Loops: 2 splits + context_quads / 64 * (1 + splits) turns.
 
 struct Params {
+  first_row: u32,
   row_start: u32,
   head_count: u32,
   latent_dim: u32,
@@ -32,7 +34,7 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let head = group.x;
-  let used = rows[params.row_start + group.y].y / params.split_tokens + 1u;
+  let used = rows[params.first_row + params.row_start + group.y].y / params.split_tokens + 1u;
   let first = group.y * params.splits * params.head_count + head;
   var maximum = maxima[2u * first];
   for (var split = 1u; split < used; split++) {

@@ -1,7 +1,8 @@
 // Values out of the attended latents, per head with its value rows V [value_dim][latent_dim] of
 // kv_b: o = V z.
 //
-//   context  f32 [rows][head_count][16 segments] = z, zeros after the last channel
+//   context  f32 [rows from first_row on][head_count][16 segments] = z, zeros after the last
+//            channel
 //   weights  elements [weight_rows][16 weight_segments], in q8 and q4 with their scales: rows
 //            [row_start, + weight_rows) of kv_b, whose rows are per head nope_dim key rows, then
 //            value_dim value rows
@@ -49,7 +50,7 @@ fn main(
   let row = head * (params.nope_dim + params.value_dim) + params.nope_dim + channel;
   let used = channel < params.value_dim && row >= params.row_start &&
     row < params.row_start + params.weight_rows;
-  let row_head = (params.first_row + group.y) * params.head_count + head;
+  let row_head = group.y * params.head_count + head;
   var sum = 0.0;
   if (used) {
     for (var segment = thread % LANES; segment < params.segments; segment += LANES) {
@@ -67,6 +68,7 @@ fn main(
     for (var lane = 0u; lane < LANES; lane++) {
       total += lane_sums[thread + lane];
     }
-    o[row_head * params.value_dim + channel] = total;
+    let o_head = row_head + params.first_row * params.head_count;
+    o[o_head * params.value_dim + channel] = total;
   }
 }

@@ -144,7 +144,8 @@ export async function runMla(gpu: Gpu, test: MlaCase, inputs: MlaInputs): Promis
   const recorder = new Recorder(gpu);
   const { kvB } = inputs;
   const { format } = kvB.spec;
-  const queries = read(upload(gpu, inputs.queries));
+  // The step's own order of the rows, and back.
+  const queries = read(upload(gpu, reordered(inputs.queries, step.internalRows, false)));
   const all = { start: 0, count: rowCount };
   const absorb = await compileMlaAbsorb(gpu, format);
   mlaAbsorb(recorder, absorb, kvB, queries, out(absorbed), shape, all);
@@ -154,7 +155,7 @@ export async function runMla(gpu: Gpu, test: MlaCase, inputs: MlaInputs): Promis
   const { rows, pages } = step;
   for (let rowStart = 0; rowStart < rowCount; rowStart += test.batchRows) {
     const count = Math.min(test.batchRows, rowCount - rowStart);
-    const batch = { rowStart, rowCount: count, pageTokens, splitTokens, splits };
+    const batch = { firstRow: 0, rowStart, rowCount: count, pageTokens, splitTokens, splits };
     const split = { sums: out(sums), maxima: out(maxima) };
     const from = { absorbed: into(absorbed), latents, rows, pages };
     mlaAttention(recorder, attend, { ...from, ...split }, shape, batch);
@@ -165,7 +166,22 @@ export async function runMla(gpu: Gpu, test: MlaCase, inputs: MlaInputs): Promis
   mlaValue(recorder, value, kvB, into(context), out(o), shape, all);
   const found = await takeGuarded(gpu, o, recorder);
   for (const output of [absorbed, sums, maxima, context]) await takeGuarded(gpu, output);
-  return found;
+  return reordered(found, step.internalRows, true);
+}
+
+/** Rows moved from a plan's order to the step's own, or back. */
+export function reordered(
+  rows: Float32Array,
+  internalRows: Uint32Array,
+  back: boolean,
+): Float32Array {
+  const width = rows.length / internalRows.length;
+  const result = new Float32Array(rows.length);
+  internalRows.forEach((internal, row) => {
+    const [from, to] = back ? [internal, row] : [row, internal];
+    result.set(rows.subarray(from * width, (from + 1) * width), to * width);
+  });
+  return result;
 }
 
 /**

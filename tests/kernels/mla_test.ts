@@ -22,6 +22,7 @@ import {
   type MlaCase,
   mlaInputs,
   referenceMla,
+  reordered,
   runExpanded,
   runMla,
   segmentOf,
@@ -303,7 +304,7 @@ for (const latentFormat of ["f16", "f32"] as const) {
         recorder,
         await compileMlaLatent(gpu, latentFormat),
         {
-          compressed: read(upload(gpu, compressed)),
+          compressed: read(upload(gpu, reordered(compressed, step.internalRows, false))),
           weight: read(upload(gpu, weight)),
           rows: step.rows,
           pages: step.pages,
