@@ -13,7 +13,7 @@ import { kdaRecurrence, l2Normalize, logDecay } from "../reference/kda.ts";
 import type { Reals } from "../reference/formats.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { download, type Guarded, guarded, takeGuarded, upload } from "./harness.ts";
-import { planOf, type Segment, stepCapacity } from "./plans.ts";
+import { planOf, reordered, type Segment, stepCapacity } from "./plans.ts";
 
 export interface KdaInputs {
   /** After convolution and SiLU, [rows][keys], [rows][keys], [rows][values]. */
@@ -105,10 +105,12 @@ export async function runKda(
   step.upload(plan);
   const recorder = new Recorder(gpu);
   const chunks = Math.max(1, step.chunkCount);
+  // The step's own order of the rows, and back.
+  const ordered = (rows: Float32Array) => upload(gpu, reordered(rows, step.internalRows, false));
   const buffers: Buffers = {
-    mixed: upload(gpu, interleave(shape, inputs, rowCount)),
-    retention: upload(gpu, inputs.a),
-    beta: upload(gpu, inputs.b),
+    mixed: ordered(interleave(shape, inputs, rowCount)),
+    retention: ordered(inputs.a),
+    beta: ordered(inputs.b),
     state: upload(gpu, inputs.state),
     o: guarded(gpu, inputs.v.length),
     scores: guarded(gpu, chunks * headCount * 256),
@@ -131,7 +133,7 @@ export async function runKda(
   const o = await takeGuarded(gpu, buffers.o, recorder);
   await takeGuarded(gpu, buffers.kept);
   return {
-    o,
+    o: reordered(o, step.internalRows, true),
     state: await download(gpu, buffers.state, inputs.state.length),
     scores: step.chunkCount === 0 ? new Float32Array(0) : await takeGuarded(gpu, buffers.scores),
   };

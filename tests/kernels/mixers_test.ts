@@ -18,7 +18,7 @@ import { mlaMixer, type MlaWeights } from "../reference/mla.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { rmsNorm } from "../reference/rms_norm.ts";
 import { download, upload, withGpu } from "./harness.ts";
-import { planOf, type Segment } from "./plans.ts";
+import { planOf, reordered, type Segment } from "./plans.ts";
 import { assertClose, assertSameBits } from "./weights.ts";
 
 const HIDDEN = 120;
@@ -174,19 +174,10 @@ async function runSteps(
   for (const [index, plan] of plans().entries()) {
     const recorder = new Recorder(gpu);
     step.upload(plan);
-    // The step's own order of the rows, and back.
-    const [given, internal] = [residuals[index]!, new Float32Array(residuals[index]!.length)];
-    step.internalRows.forEach((at, row) => {
-      internal.set(given.subarray(row * HIDDEN, (row + 1) * HIDDEN), at * HIDDEN);
-    });
-    const residual = upload(gpu, internal);
+    const residual = upload(gpu, reordered(residuals[index]!, step.internalRows, false));
     encode(recorder, residual, step);
-    const after = await download(gpu, residual, given.length, recorder);
-    const rows = new Float32Array(given.length);
-    step.internalRows.forEach((at, row) => {
-      rows.set(after.subarray(at * HIDDEN, (at + 1) * HIDDEN), row * HIDDEN);
-    });
-    found.push(rows);
+    const after = await download(gpu, residual, residuals[index]!.length, recorder);
+    found.push(reordered(after, step.internalRows, true));
   }
   return found;
 }

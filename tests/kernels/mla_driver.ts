@@ -15,7 +15,7 @@ import { decodeF16, dequantize, encodeF16, quantize } from "../reference/formats
 import { mlaAttention as expandedAttention } from "../reference/mla.ts";
 import { normals } from "../reference/random.ts";
 import { type Guarded, guarded, takeGuarded, upload } from "./harness.ts";
-import { planOf, type Segment } from "./plans.ts";
+import { planOf, reordered, type Segment } from "./plans.ts";
 
 /** Sequences with their pages, queries, and the cache that holds all of their entries. */
 export interface MlaCase {
@@ -167,21 +167,6 @@ export async function runMla(gpu: Gpu, test: MlaCase, inputs: MlaInputs): Promis
   const found = await takeGuarded(gpu, o, recorder);
   for (const output of [absorbed, sums, maxima, context]) await takeGuarded(gpu, output);
   return reordered(found, step.internalRows, true);
-}
-
-/** Rows moved from a plan's order to the step's own, or back. */
-export function reordered(
-  rows: Float32Array,
-  internalRows: Uint32Array,
-  back: boolean,
-): Float32Array {
-  const width = rows.length / internalRows.length;
-  const result = new Float32Array(rows.length);
-  internalRows.forEach((internal, row) => {
-    const [from, to] = back ? [internal, row] : [row, internal];
-    result.set(rows.subarray(from * width, (from + 1) * width), to * width);
-  });
-  return result;
 }
 
 /**

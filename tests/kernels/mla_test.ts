@@ -22,12 +22,11 @@ import {
   type MlaCase,
   mlaInputs,
   referenceMla,
-  reordered,
   runExpanded,
   runMla,
   segmentOf,
 } from "./mla_driver.ts";
-import { planOf } from "./plans.ts";
+import { planOf, reordered } from "./plans.ts";
 import { assertClose, assertSameBits } from "./weights.ts";
 
 function shapeOf(

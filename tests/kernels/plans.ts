@@ -34,3 +34,18 @@ export function stepCapacity(plans: readonly StepPlan[], slots: number): Capacit
     latentFormat: "f32",
   };
 }
+
+/** Rows moved from a plan's order to the step's own, or back. */
+export function reordered(
+  rows: Float32Array,
+  internalRows: Uint32Array,
+  back: boolean,
+): Float32Array {
+  const width = rows.length / internalRows.length;
+  const result = new Float32Array(rows.length);
+  internalRows.forEach((internal, row) => {
+    const [from, to] = back ? [internal, row] : [row, internal];
+    result.set(rows.subarray(from * width, (from + 1) * width), to * width);
+  });
+  return result;
+}
