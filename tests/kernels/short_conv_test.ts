@@ -8,7 +8,7 @@ import { normalizedError, worstError } from "../reference/compare.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { shortConvolution } from "../reference/short_conv.ts";
 import { download, guarded, takeGuarded, upload, withGpu } from "./harness.ts";
-import { planOf, type Segment, stepCapacity } from "./plans.ts";
+import { planOf, reordered, type Segment, stepCapacity } from "./plans.ts";
 
 interface Case {
   readonly keyChannels: number;
@@ -61,7 +61,8 @@ async function run(gpu: Gpu, test: Case, inputs: Inputs) {
     recorder,
     await compileShortConv(gpu, taps),
     {
-      u: read(upload(gpu, inputs.u)),
+      // The step's own order of the rows, and back.
+      u: read(upload(gpu, reordered(inputs.u, step.internalRows, false))),
       qTaps: padded(0, keyChannels),
       kTaps: padded(keyChannels, keyChannels),
       vTaps: padded(2 * keyChannels, valueChannels),
@@ -73,7 +74,7 @@ async function run(gpu: Gpu, test: Case, inputs: Inputs) {
     step.chunkCount + step.decodeCount,
   );
   return {
-    y: await takeGuarded(gpu, y, recorder),
+    y: reordered(await takeGuarded(gpu, y, recorder), step.internalRows, true),
     tails: await download(gpu, tails, inputs.tails.length),
   };
 }
