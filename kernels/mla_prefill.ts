@@ -3,6 +3,7 @@ import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import type { BufferUse, Recorder } from "./gpu/recorder.ts";
 import { latentQuads } from "./latent_cache.ts";
+import loadsSource from "./lib/mla_loads.wgsl" with { type: "text" };
 import rowsSource from "./lib/mla_rows.wgsl" with { type: "text" };
 import tileSource from "./lib/mla_tile.wgsl" with { type: "text" };
 import source from "./mla_prefill.wgsl" with { type: "text" };
@@ -40,6 +41,7 @@ export const mlaPrefillKernel = defineKernel({
   name: "mla_prefill",
   source,
   preludes: [
+    { name: "lib/mla_loads.wgsl", source: loadsSource },
     { name: "lib/mla_rows.wgsl", source: rowsSource },
     { name: "lib/mla_tile.wgsl", source: tileSource },
   ],

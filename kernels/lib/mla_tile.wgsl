@@ -1,4 +1,4 @@
-// Products of mla_prefill.wgsl, which declares its bindings and params: scores of 64 rows with 64
+// Products of mla_prefill.wgsl, with the loads of lib/mla_loads.wgsl: scores of 64 rows with 64
 // positions, and sums of the positions' values. Every sum is a chain of fma in a fixed order.
 
 // Quads of value channels a lane has: ceil(value_dim / 64), at most 4.
@@ -10,25 +10,6 @@ override TILE_QUADS: u32 = 512u;
 var<workgroup> tile: array<vec4<f32>, TILE_QUADS>;
 // Weights of 64 positions: [position quad][row].
 var<workgroup> weight_tile: array<vec4<f32>, 1024>;
-
-fn query_channel(start: u32, channel: u32) -> f32 {
-  if (channel < params.nope_dim + params.shared_key_dim) {
-    return queries[start + channel];
-  }
-  return 0.0;
-}
-
-// A channel of the key of the block's position `at`; zero beyond its channels and the block.
-fn key_channel(at: u32, head: u32, channel: u32) -> f32 {
-  if (at >= params.block_count || channel >= params.nope_dim + params.shared_key_dim) {
-    return 0.0;
-  }
-  if (channel < params.nope_dim) {
-    let width = params.nope_dim + params.value_dim;
-    return expanded[(at * params.head_count + head) * width + channel];
-  }
-  return entries[at * params.entry_stride + params.latent_dim + channel - params.nope_dim];
-}
 
 // Scores, before scaling, of rows thread / 16 + 8 i with positions start + 4 lane + (0 .. 3).
 fn score_tile(thread: u32, row_head: u32, count: u32, head: u32, start: u32)
@@ -44,13 +25,9 @@ fn score_tile(thread: u32, row_head: u32, count: u32, head: u32, start: u32)
       let channel = first + 4u * (at % 4u);
       let row = at / 4u;
       let query = (row_head + min(row, count - 1u) * params.head_count) * width;
-      tile[at % 4u * 64u + row] = vec4(
-        query_channel(query, channel), query_channel(query, channel + 1u),
-        query_channel(query, channel + 2u), query_channel(query, channel + 3u));
+      tile[at % 4u * 64u + row] = query_quad(query, channel);
       let position = start - params.block_start + row;
-      tile[256u + at % 4u * 64u + row % 4u * 16u + row / 4u] = vec4(
-        key_channel(position, head, channel), key_channel(position, head, channel + 1u),
-        key_channel(position, head, channel + 2u), key_channel(position, head, channel + 3u));
+      tile[256u + at % 4u * 64u + row % 4u * 16u + row / 4u] = key_quad(position, head, channel);
     }
     workgroupBarrier();
     // @unroll
@@ -76,7 +53,6 @@ fn add_values(
   thread: u32, head: u32, start: u32, end: u32, acc: ptr<function, array<vec4<f32>, 32>>,
 ) {
   let lane = thread % 16u;
-  let width = params.nope_dim + params.value_dim;
   for (var first = 0u; first < 64u && start + first < end; first += 16u) {
     workgroupBarrier();
     // @unroll
@@ -84,60 +60,33 @@ fn add_values(
       // @unroll
       for (var quad = 0u; quad < VALUE_QUADS; quad++) {
         let at = start - params.block_start + first + thread / 16u + 8u * l;
-        let channel = 4u * (lane + 16u * quad);
-        var values = vec4(0.0);
-        if (at < params.block_count) {
-          let origin = (at * params.head_count + head) * width + params.nope_dim;
-          // @unroll
-          for (var c = 0u; c < 4u; c++) {
-            if (channel + c < params.value_dim) {
-              values[c] = expanded[origin + channel + c];
-            }
-          }
-        }
+        let values = value_quad(at, head, 4u * (lane + 16u * quad));
         tile[((thread / 16u + 8u * l) * VALUE_QUADS + quad) * 16u + lane] = values;
       }
     }
     workgroupBarrier();
     for (var four = 0u; four < 4u; four++) {
+      // [position][quad]
+      var values = array<vec4<f32>, 16>();
       // @unroll
-      for (var quad = 0u; quad < VALUE_QUADS; quad++) {
-        let v0 = tile[(4u * four * VALUE_QUADS + quad) * 16u + lane];
-        let v1 = tile[((4u * four + 1u) * VALUE_QUADS + quad) * 16u + lane];
-        let v2 = tile[((4u * four + 2u) * VALUE_QUADS + quad) * 16u + lane];
-        let v3 = tile[((4u * four + 3u) * VALUE_QUADS + quad) * 16u + lane];
+      for (var p = 0u; p < 4u; p++) {
         // @unroll
-        for (var i = 0u; i < 8u; i++) {
-          let weights = weight_tile[(first / 4u + four) * 64u + thread / 16u + 8u * i];
-          var sum = (*acc)[4u * i + quad];
-          sum = fma(vec4(weights.x), v0, sum);
-          sum = fma(vec4(weights.y), v1, sum);
-          sum = fma(vec4(weights.z), v2, sum);
-          (*acc)[4u * i + quad] = fma(vec4(weights.w), v3, sum);
+        for (var quad = 0u; quad < VALUE_QUADS; quad++) {
+          values[4u * p + quad] = tile[((4u * four + p) * VALUE_QUADS + quad) * 16u + lane];
         }
       }
-    }
-  }
-}
-
-fn load_output(row_head: u32, row: u32, quad: u32) -> vec4<f32> {
-  let at = (row_head + row * params.head_count) * params.value_dim + 4u * quad;
-  var values = vec4(0.0);
-  // @unroll
-  for (var c = 0u; c < 4u; c++) {
-    if (4u * quad + c < params.value_dim) {
-      values[c] = o[at + c];
-    }
-  }
-  return values;
-}
-
-fn store_output(row_head: u32, row: u32, quad: u32, values: vec4<f32>) {
-  let at = (row_head + row * params.head_count) * params.value_dim + 4u * quad;
-  // @unroll
-  for (var c = 0u; c < 4u; c++) {
-    if (4u * quad + c < params.value_dim) {
-      o[at + c] = values[c];
+      // @unroll
+      for (var i = 0u; i < 8u; i++) {
+        let weights = weight_tile[(first / 4u + four) * 64u + thread / 16u + 8u * i];
+        // @unroll
+        for (var quad = 0u; quad < VALUE_QUADS; quad++) {
+          var sum = (*acc)[4u * i + quad];
+          sum = fma(vec4(weights.x), values[quad], sum);
+          sum = fma(vec4(weights.y), values[4u + quad], sum);
+          sum = fma(vec4(weights.z), values[8u + quad], sum);
+          (*acc)[4u * i + quad] = fma(vec4(weights.w), values[12u + quad], sum);
+        }
+      }
     }
   }
 }
