@@ -14,6 +14,20 @@ export const wanted = (text: string): { error: string } => ({ error: text });
 
 export const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
 
+/** What schemas take whose checks are code, which zod can't describe: for the API's document. */
+const shapes = new WeakMap<object, z.ZodType>();
+
+/** `schema`, documented as `shape`, which must take what it takes. Copies of it are not. */
+export function shownAs<T extends z.ZodType>(schema: T, shape: z.ZodType): T {
+  shapes.set(schema, shape);
+  return schema;
+}
+
+/** What a schema was said to take. */
+export function shapeOf(schema: object): z.ZodType | undefined {
+  return shapes.get(schema);
+}
+
 export function integerFrom(least: number, most: number) {
   const range = wanted(`an integer from ${least} to ${most}`);
   return z.int(range).min(least, range).max(most, range);
@@ -33,7 +47,12 @@ export function textFrom(least: number, most: number) {
   return z.string(range).min(least, range).max(most, range);
 }
 
-export const anyObject = z.custom<JsonObject>(isObject, wanted("an object"));
+const objectShape = z.record(z.string(), z.unknown());
+
+export const anyObject = shownAs(
+  z.custom<JsonObject>(isObject, wanted("an object")),
+  objectShape,
+);
 
 /** A name or an id that is not empty. */
 export const nameText = textFrom(1, MAX_NAME_CHARACTERS);
@@ -45,7 +64,7 @@ export function listFrom<T extends z.ZodType>(item: T, least: number, most: numb
 
 /** A text, or a list of parts as `list` has it; `text` is what is wanted in words. */
 export function textOr<T extends z.ZodType>(list: T, text: string) {
-  return z.custom<string | z.output<T>>(
+  const schema = z.custom<string | z.output<T>>(
     (value) => typeof value === "string" || Array.isArray(value),
     wanted(text),
   ).superRefine((value, context) => {
@@ -54,6 +73,12 @@ export function textOr<T extends z.ZodType>(list: T, text: string) {
       context.addIssue({ code: "custom", path, message, input: value });
     }
   });
+  return shownAs(schema, z.union([z.string(), list]));
+}
+
+/** A list field that is checked in slices, as one schema: for the API's document. */
+export function wholeList({ item, least, most }: LongList) {
+  return listFrom(item, least, most);
 }
 
 /** Checks a body; throws RequestError for the first field that is wrong. */

@@ -18,7 +18,9 @@ import {
   textFrom,
   textOr,
   wanted,
+  wholeList,
 } from "./fields.ts";
+import { nothing, only, refusedFields, refuseFields } from "./refused_fields.ts";
 
 const textBlock = z.object({ type: z.literal("text", wanted('"text"')), text: anyText });
 const textBlocks = listFrom(textBlock, 0, limits.MAX_PARTS);
@@ -70,12 +72,30 @@ const schema = z.object({
     name: optional(name),
     disable_parallel_tool_use: optional(flag),
   }, wanted("an object"))),
+  output_config: optional(z.object({
+    format: optional(z.object({
+      type: z.literal("json_schema", wanted('"json_schema"')),
+      schema: object,
+    }, wanted("an object"))),
+  }, wanted("an object"))),
 });
+
+/** What a server would have to do by itself. */
+const REFUSED = [only("mcp_servers", []), nothing("container")];
 
 const maxTokens = z.object({ max_tokens: integerFrom(0, limits.MAX_COMPLETION_TOKENS) });
 
 const messagesField = { field: "messages", item: message, least: 1, most: limits.MAX_MESSAGES };
 const toolsField = { field: "tools", item: tool, least: 0, most: limits.MAX_TOOLS };
+
+/** The whole bodies, for the API's document. */
+export const countTokensBody = z.object({
+  ...schema.shape,
+  messages: wholeList(messagesField),
+  tools: optional(wholeList(toolsField)),
+  ...refusedFields(REFUSED),
+});
+export const messagesBody = countTokensBody.extend(maxTokens.shape);
 
 /**
  * The body of a chat request that asks the same. Where the last message is the assistant's, the
@@ -86,6 +106,7 @@ export async function toChatBody(
   counts: boolean,
   slices: Slices,
 ): Promise<JsonObject> {
+  refuseFields(body, REFUSED);
   const fields = parseFields(schema, body);
   const limit = counts ? 0 : parseFields(maxTokens, body).max_tokens;
   const messages = requireList(
@@ -116,6 +137,7 @@ export async function toChatBody(
       },
     })),
     tool_choice: toolChoice(choice),
+    response_format: responseFormat(fields.output_config?.format?.schema),
     parallel_tool_calls: choice?.disable_parallel_tool_use === true ? false : null,
     continue_final_message: last?.role === "assistant" && last.tool_calls === undefined,
   };
@@ -126,6 +148,10 @@ function toolChoice(choice: z.output<typeof schema>["tool_choice"]): unknown {
   if (choice?.type === "any") return "required";
   if (choice?.type !== "tool") return choice?.type;
   return { type: "function", function: { name: choice.name ?? "" } };
+}
+
+function responseFormat(form: JsonObject | undefined): unknown {
+  return form === undefined ? null : { type: "json_schema", json_schema: { schema: form } };
 }
 
 interface Turn {

@@ -1,21 +1,24 @@
 /**
- * Ollama's API: /api/chat, /api/generate and what their clients ask before. Bodies are translated
- * to those of the chat route and checked there; answers are lines of JSON, times in nanoseconds.
+ * Ollama's API: /api/chat, /api/generate and what their clients ask before. Answers are lines of
+ * JSON, times in nanoseconds.
  */
 import type { AnswerOptions, CallPiece } from "../chat/answer_stream.ts";
-import { callId } from "../chat/tool_calls.ts";
 import type { GenerateRequest, ModelInfo } from "../engine/engine.ts";
-import { RequestError } from "../errors.ts";
 import { STREAM_STATUS_WAIT_MS } from "../limits.ts";
 import { VERSION } from "../version.ts";
 import { type JsonObject, readJsonObject } from "./body.ts";
 import { readConversation } from "./conversation.ts";
 import { errorBody, type ErrorShape } from "./errors.ts";
-import { isObject } from "../json_text.ts";
-import { describe } from "./fields.ts";
 import { type AppDependencies, checkModel, generateText } from "./generation.ts";
 import type { TextEvent } from "./generation.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
+import {
+  DEFAULT_TAG,
+  type OllamaRequest,
+  readOllamaChat,
+  readOllamaGenerate,
+  readOllamaShow,
+} from "./ollama_schema.ts";
 import { startSource, type StreamFormat, streamResponse } from "./stream.ts";
 import { parsedArguments } from "./tools.ts";
 
@@ -28,8 +31,6 @@ const LINES: StreamFormat = {
   keepAlive: "",
 };
 
-/** What clients add to a name that has no tag. */
-const DEFAULT_TAG = ":latest";
 const NANOSECONDS_PER_MS = 1_000_000;
 
 /** Errors as Ollama's clients read them. */
@@ -49,139 +50,36 @@ interface OllamaJob {
 export function answerOllamaChat(deps: AppDependencies, http: Request): Promise<Response> {
   return answerWithin(deps, http, async (life) => {
     const body = await readJsonObject(http, life.bodyReadMs, life.slices);
-    const messages = Array.isArray(body.messages) ? body.messages : [];
     const around = (content: string) => ({ message: { role: "assistant", content } });
-    if (messages.length === 0) return loaded(deps, body, around(""));
-    const translated = { ...translate(body), messages: translateMessages(messages) };
-    return await answerJob(deps, life, { ...translated, tools: body.tools }, body, around);
+    return await answerRequest(deps, life, await readOllamaChat(body, life.slices), around);
   });
 }
 
 export function answerOllamaGenerate(deps: AppDependencies, http: Request): Promise<Response> {
   return answerWithin(deps, http, async (life) => {
     const body = await readJsonObject(http, life.bodyReadMs, life.slices);
-    refuse(body, ["suffix", "template", "context", "images"]);
-    const { prompt, system } = body;
     const around = (response: string) => ({ response });
-    if (prompt === undefined || prompt === "") return loaded(deps, body, around(""));
-    const messages = [
-      ...(system === undefined || system === "" ? [] : [{ role: "system", content: system }]),
-      { role: "user", content: prompt },
-    ];
-    return await answerJob(deps, life, { ...translate(body), messages }, body, around);
+    return await answerRequest(deps, life, readOllamaGenerate(body), around);
   });
 }
 
-/** Where a field asks for what Kedge can't do yet, silence would be a wrong answer. */
-function refuse(body: JsonObject, fields: readonly string[]): void {
-  for (const field of fields) {
-    const value = Object.hasOwn(body, field) ? body[field] : null;
-    const isNothing = value === null || value === "" ||
-      (Array.isArray(value) && value.length === 0);
-    if (isNothing) continue;
-    throw new RequestError(
-      `read field "${field}": wanted no value, found ${describe(value)}`,
-      field,
-      "unsupported_value",
-    );
-  }
-}
-
-/** Fields and options under the names that the chat route has for them. */
-function translate({ model, stream, options, format }: JsonObject): JsonObject {
-  if (options !== undefined && options !== null && !isObject(options)) {
-    throw new RequestError(
-      `read field "options": wanted an object, found ${describe(options)}`,
-      "options",
-    );
-  }
-  const own: JsonObject = isObject(options) ? options : {};
-  // -1 and -2 ask for all that fits.
-  const { num_predict: limit } = own;
-  const isBounded = typeof limit !== "number" || limit >= 0;
-  return {
-    model: typeof model === "string" ? modelName(model) : model,
-    stream: stream ?? true,
-    temperature: own.temperature,
-    top_k: own.top_k,
-    top_p: own.top_p,
-    min_p: own.min_p,
-    typical_p: own.typical_p,
-    seed: own.seed,
-    stop: own.stop,
-    response_format: formOf(format),
-    max_tokens: isBounded ? limit : null,
-    repeat_penalty: own.repeat_penalty,
-    frequency_penalty: own.frequency_penalty,
-    presence_penalty: own.presence_penalty,
-  };
-}
-
-/** "json", or a schema. */
-function formOf(format: unknown): unknown {
-  if (format === undefined || format === null || format === "") return null;
-  if (format === "json") return { type: "json_object" };
-  if (isObject(format)) return { type: "json_object", schema: format };
-  throw new RequestError(
-    `read field "format": wanted "json" or a JSON schema, found ${describe(format)}`,
-    "format",
-  );
-}
-
-/**
- * Ollama's calls have no ids, and its results name the tool: a result answers the first call of
- * that tool that has none yet.
- */
-function translateMessages(messages: readonly unknown[]): unknown[] {
-  const open: { readonly id: string; readonly name: unknown }[] = [];
-  const takeId = (name: unknown) => {
-    const at = Math.max(0, open.findIndex((call) => call.name === name));
-    return open.splice(at, 1)[0]?.id ?? (typeof name === "string" ? name : "tool");
-  };
-  let index = 0;
-  const translateCall = (call: unknown) => {
-    if (!isObject(call) || !isObject(call.function)) return call;
-    const { name } = call.function;
-    const id = callId(String(name), index++);
-    open.push({ id, name });
-    return { id, function: call.function };
-  };
-  return messages.map((message) => {
-    if (!isObject(message)) return message;
-    refuse(message, ["images"]);
-    const { role, content, tool_calls: calls, tool_name: toolName } = message;
-    return {
-      role,
-      content,
-      ...(role === "tool" && { tool_call_id: takeId(toolName) }),
-      ...(Array.isArray(calls) && { tool_calls: calls.map(translateCall) }),
-    };
-  });
-}
-
-function modelName(name: string): string {
-  return name.endsWith(DEFAULT_TAG) ? name.slice(0, -DEFAULT_TAG.length) : name;
-}
-
-/** A request without a prompt asks whether the model is loaded. */
-function loaded({ engine }: AppDependencies, body: JsonObject, text: JsonObject): Response {
-  const { model } = body;
-  checkModel(engine, typeof model === "string" ? modelName(model) : null);
-  return Response.json({ ...head(engine.model), ...text, done: true, done_reason: "load" });
-}
-
-async function answerJob(
+async function answerRequest(
   deps: AppDependencies,
   life: Lifetime,
-  translated: JsonObject,
-  body: JsonObject,
+  { model, chatBody, rawPrompt }: OllamaRequest,
   around: (text: string) => JsonObject,
 ): Promise<Response> {
-  const raw = body.raw === true && typeof body.prompt === "string" ? body.prompt : null;
-  const { fields, request, options } = await readConversation(deps, life, translated, raw);
+  if (chatBody === null) return loaded(deps, model, around(""));
+  const { fields, request, options } = await readConversation(deps, life, chatBody, rawPrompt);
   const stream = fields.stream ?? true;
   const job = { deps, life, request, options, stream, around };
   return stream ? await streamed(job) : await whole(job);
+}
+
+/** A request without a prompt asks whether the model is loaded. */
+function loaded({ engine }: AppDependencies, name: string | null, text: JsonObject): Response {
+  checkModel(engine, name);
+  return Response.json({ ...head(engine.model), ...text, done: true, done_reason: "load" });
 }
 
 async function streamed(job: OllamaJob): Promise<Response> {
@@ -306,15 +204,7 @@ export function listOllamaRunning({ engine }: AppDependencies): Response {
 
 export async function showOllamaModel(deps: AppDependencies, http: Request): Promise<Response> {
   const { model } = deps.engine;
-  const body = await readJsonObject(http);
-  const name = body.model ?? body.name;
-  if (typeof name !== "string") {
-    throw new RequestError(
-      `read field "model": wanted a string, found ${describe(name)}`,
-      "model",
-    );
-  }
-  checkModel(deps.engine, modelName(name));
+  checkModel(deps.engine, readOllamaShow(await readJsonObject(http)));
   return Response.json({
     ...modelEntry(model),
     capabilities: ["completion", "tools"],

@@ -16,11 +16,13 @@ import {
   optional,
   parseFields,
   parseList,
+  shownAs,
   textFrom,
   textOr,
   wanted,
+  wholeList,
 } from "./fields.ts";
-import { nothing, only, refuseFields } from "./refused_fields.ts";
+import { nothing, only, refusedFields, refuseFields } from "./refused_fields.ts";
 
 const part = z.object({
   type: z.enum(["input_text", "output_text", "text"], wanted("a part of text")),
@@ -58,13 +60,15 @@ const typed = z.discriminatedUnion(
 type Item = z.output<typeof message> | z.output<typeof typed>;
 
 /** A message may come without its type. */
-const item = z.custom<Item>(isObject, wanted("an object")).superRefine((value, context) => {
+const checkedItem = z.custom<Item>(isObject, wanted("an object")).superRefine((value, context) => {
   const hasType = "type" in value && value.type !== null;
   const issues = (hasType ? typed : message).safeParse(value).error?.issues ?? [];
   for (const { path, message } of issues) {
     context.addIssue({ code: "custom", path, message, input: value });
   }
 });
+
+const item = shownAs(checkedItem, z.union([message, call, callOutput, reasoning]));
 
 const tool = z.object({
   type: z.literal("function", wanted('"function": tools of a server are not run')),
@@ -108,6 +112,14 @@ const REFUSED = [
   ...["previous_response_id", "conversation", "prompt"]
     .map((name) => nothing(name, "no value: responses are not kept")),
 ];
+
+/** The whole body, for the API's document. */
+export const responsesBody = z.object({
+  ...schema.shape,
+  input: z.union([anyText, wholeList(itemsField)]),
+  tools: optional(wholeList(toolsField)),
+  ...refusedFields(REFUSED),
+});
 
 /** What clients list in `include` to get the tokens' log-probabilities. */
 const LOGPROBS = "message.output_text.logprobs";

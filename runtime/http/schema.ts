@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { RequestError } from "../errors.ts";
 import { isObject } from "../json_text.ts";
-import { countForms, grammarFields } from "./grammar.ts";
+import { generationFields } from "./generation_fields.ts";
+import { countForms } from "./grammar.ts";
 import * as limits from "../limits.ts";
 import type { ChatMessage } from "../chat/template.ts";
 import type { Slices } from "../slices.ts";
@@ -14,110 +15,22 @@ import {
   integerFrom,
   listFrom,
   nameText,
-  numberFrom,
   optional,
   parseFields,
   parseList,
   requireList,
+  shownAs,
   textFrom,
   textOr,
   wanted,
+  wholeList,
 } from "./fields.ts";
-import { REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS, refuseFields } from "./refused_fields.ts";
-
-const stopString = textFrom(1, limits.MAX_STOP_CHARACTERS)
-  .refine((text) => text.isWellFormed(), wanted("a string without half characters"));
-
-/** A list where clients may also give its one item alone; parsed to a list. */
-const stop = z.unknown().optional().transform((value, context): readonly string[] => {
-  const schema = typeof value === "string" ? stopString : listFrom(stopString, 0, limits.MAX_STOPS);
-  if (value === null || value === undefined) return [];
-  const result = schema.safeParse(value);
-  if (!result.success) {
-    for (const { path, message } of result.error.issues) {
-      context.addIssue({ code: "custom", path, message, input: value });
-    }
-    return z.NEVER;
-  }
-  return typeof result.data === "string" ? [result.data] : result.data;
-});
-
-/**
- * `logit_bias` as OpenAI's object of ids and as llama-server's list of pairs, in which false bans a
- * token; parsed to pairs. Ids are checked against the vocabulary by `checkGeneration`.
- */
-const logitBias = z.unknown().optional().transform(
-  (value, context): readonly [number, number][] => {
-    if (value === null || value === undefined) return [];
-    const refuse = (message: string, path: PropertyKey[] = []) => {
-      context.addIssue({ code: "custom", path, message, input: value });
-      return z.NEVER;
-    };
-    const isList = Array.isArray(value);
-    if (!isList && typeof value !== "object") return refuse("an object of token ids and biases");
-    const pairs: [unknown, unknown][] = isList ? value : Object.entries(value);
-    if (pairs.length > limits.MAX_LOGIT_BIASES) {
-      return refuse(`at most ${limits.MAX_LOGIT_BIASES} token ids`);
-    }
-    const biases = new Map<number, number>();
-    for (const [at, pair] of pairs.entries()) {
-      if (!Array.isArray(pair) || pair.length !== 2) return refuse("a pair of id and bias", [at]);
-      const id = isList ? pair[0] : wholeNumber(pair[0]);
-      const bias = isList && pair[1] === false ? -limits.MAX_LOGIT_BIAS : pair[1];
-      if (typeof id !== "number" || !Number.isSafeInteger(id) || id < 0) {
-        // A key that is no id is any text of the client's.
-        return isList ? refuse("a token id", [at]) : refuse("token ids as keys");
-      }
-      const path = [isList ? at : String(pair[0])];
-      if (typeof bias !== "number" || !(Math.abs(bias) <= limits.MAX_LOGIT_BIAS)) {
-        return refuse(`a bias from -${limits.MAX_LOGIT_BIAS} to ${limits.MAX_LOGIT_BIAS}`, path);
-      }
-      biases.set(id, bias);
-    }
-    return [...biases];
-  },
-);
-
-function wholeNumber(text: unknown): number {
-  return typeof text === "string" && /^\d{1,10}$/.test(text) ? Number(text) : NaN;
-}
-
-const penalty = optional(numberFrom(-limits.MAX_PENALTY, limits.MAX_PENALTY));
-const repetition = optional(
-  numberFrom(limits.MIN_REPETITION_PENALTY, limits.MAX_REPETITION_PENALTY),
-);
-
-const generationFields = {
-  model: optional(anyText),
-  max_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
-  temperature: optional(numberFrom(0, limits.MAX_TEMPERATURE)),
-  top_p: optional(numberFrom(0, 1)),
-  // -1 is how some clients write "all tokens"; 0 means the same.
-  top_k: optional(integerFrom(-1, limits.MAX_TOP_K_TOKENS)),
-  min_p: optional(numberFrom(0, 1)),
-  // llama-server's name and TabbyAPI's.
-  typical_p: optional(numberFrom(0, 1)),
-  typical: optional(numberFrom(0, 1)),
-  frequency_penalty: penalty,
-  presence_penalty: penalty,
-  // vLLM's name and llama-server's.
-  repetition_penalty: repetition,
-  repeat_penalty: repetition,
-  logit_bias: logitBias,
-  return_progress: optional(flag),
-  // -1 is how some clients write "random"; so does leaving it out.
-  seed: optional(integerFrom(-1, Number.MAX_SAFE_INTEGER)),
-  stop,
-  stop_token_ids: optional(
-    listFrom(integerFrom(0, limits.MAX_VOCABULARY_TOKENS - 1), 0, limits.MAX_STOP_TOKEN_IDS),
-  ),
-  ignore_eos: optional(flag),
-  min_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
-  stream: optional(flag),
-  stream_options: optional(z.object({ include_usage: optional(flag) }, wanted("an object"))),
-  n: optional(integerFrom(1, limits.MAX_CHOICES)),
-  ...grammarFields,
-};
+import {
+  REFUSED_IN_CHAT,
+  REFUSED_IN_COMPLETIONS,
+  refusedFields,
+  refuseFields,
+} from "./refused_fields.ts";
 
 const textPart = z.object({
   type: z.literal("text", wanted('"text"')),
@@ -133,9 +46,12 @@ const toolCall = z.object({
   type: optional(z.literal("function", wanted('"function"'))),
   function: z.object({
     name: nameText,
-    arguments: z.custom<string | JsonObject>(
-      (value) => typeof value === "string" || isObject(value),
-      wanted("a string or an object"),
+    arguments: shownAs(
+      z.custom<string | JsonObject>(
+        (value) => typeof value === "string" || isObject(value),
+        wanted("a string or an object"),
+      ),
+      z.union([anyText, anyObject]),
     ),
   }, wanted("an object")),
 }, wanted("an object"));
@@ -172,14 +88,22 @@ const toolShape = z.object({
 });
 
 /** Loose: the prompt shows the model the tool as the client wrote it, with all its keys. */
-const tool = z.custom<JsonObject>(isObject, wanted("an object")).superRefine((value, context) => {
-  for (const { path, message } of toolShape.safeParse(value).error?.issues ?? []) {
-    context.addIssue({ code: "custom", path, message, input: value });
-  }
-});
+const checkedTool = z.custom<JsonObject>(isObject, wanted("an object"))
+  .superRefine((value, context) => {
+    for (const { path, message } of toolShape.safeParse(value).error?.issues ?? []) {
+      context.addIssue({ code: "custom", path, message, input: value });
+    }
+  });
+const tool = shownAs(checkedTool, toolShape);
 
 const messagesField = { field: "messages", item: message, least: 1, most: limits.MAX_MESSAGES };
 const toolsField = { field: "tools", item: tool, least: 0, most: limits.MAX_TOOLS };
+
+/** The fields of a conversation as `parseConversation` checks them. */
+export const conversationShape = {
+  messages: wholeList(messagesField),
+  tools: optional(wholeList(toolsField)),
+};
 
 /** A conversation, checked; `messages`: null when there are none. */
 export async function parseConversation(body: JsonObject, slices: Slices) {
@@ -199,8 +123,10 @@ const toolChoice = optional(z.union([
 
 const chatSchema = z.object({
   ...generationFields,
-  max_completion_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS)),
-  continue_final_message: optional(flag),
+  max_completion_tokens: optional(integerFrom(0, limits.MAX_COMPLETION_TOKENS))
+    .describe("Goes before max_tokens"),
+  continue_final_message: optional(flag)
+    .describe("The answer goes on with the last message, an assistant's without calls"),
   tool_choice: toolChoice,
   parallel_tool_calls: optional(flag),
   logprobs: optional(flag),
@@ -211,9 +137,16 @@ const chatSchema = z.object({
   context.addIssue({ code: "custom", path: ["top_logprobs"], message, input: value });
 });
 
+/** The whole body, for the API's document. */
+export const chatBody = z.object({
+  ...conversationShape,
+  ...chatSchema.shape,
+  ...refusedFields(REFUSED_IN_CHAT),
+});
+
 /** Token ids below `size`, as a list of numbers from a request. */
 export function idList(size: number) {
-  return z.custom<readonly number[]>(Array.isArray, wanted("a list of token ids"))
+  const schema = z.custom<readonly number[]>(Array.isArray, wanted("a list of token ids"))
     .superRefine((ids, context) => {
       if (ids.length > limits.MAX_PROMPT_TOKENS) {
         const message = `a list of at most ${limits.MAX_PROMPT_TOKENS} token ids`;
@@ -225,6 +158,7 @@ export function idList(size: number) {
       const message = `a token id from 0 to ${size - 1}`;
       context.addIssue({ code: "custom", path: [at], message, input: ids });
     });
+  return shownAs(schema, listFrom(integerFrom(0, size - 1), 0, limits.MAX_PROMPT_TOKENS));
 }
 
 /** One prompt: text or token ids, neither of them empty. */
@@ -235,7 +169,7 @@ function promptField(vocabularySize: number) {
   const text = anyText.refine((value) => value !== "", wanted("at least one token of prompt"));
   const ids = idList(vocabularySize)
     .refine((value) => value.length > 0, wanted("at least one token of prompt"));
-  return z.unknown().optional().transform((value, context): readonly Prompt[] => {
+  const schema = z.unknown().optional().transform((value, context): readonly Prompt[] => {
     const refuse = (message: string, path: PropertyKey[] = []) => {
       context.addIssue({ code: "custom", path, message, input: value });
       return z.NEVER;
@@ -256,6 +190,10 @@ function promptField(vocabularySize: number) {
     }
     return value.map((prompt, index) => parse(prompt, [index]));
   });
+  const someText = z.string().min(1);
+  const someIds = listFrom(integerFrom(0, vocabularySize - 1), 1, limits.MAX_PROMPT_TOKENS);
+  const prompts = listFrom(z.union([someText, someIds]), 1, limits.MAX_PROMPTS);
+  return shownAs(schema, z.union([someText, someIds, prompts]));
 }
 
 function completionSchema(vocabularySize: number) {
@@ -265,6 +203,12 @@ function completionSchema(vocabularySize: number) {
     echo: optional(flag),
     logprobs: optional(integerFrom(0, limits.MAX_LOGPROBS)),
   });
+}
+
+/** The whole body, for the API's document. */
+export function completionBody(vocabularySize: number) {
+  const { shape } = completionSchema(vocabularySize);
+  return z.object({ ...shape, ...refusedFields(REFUSED_IN_COMPLETIONS) });
 }
 
 export interface ChatRequest extends z.output<typeof chatSchema> {

@@ -9,14 +9,17 @@ import { BODY_READ_MS, SLICE_ITEMS } from "../limits.ts";
 import { Slices } from "../slices.ts";
 import { StreamDecoder, type Tokenizer } from "../../wasm/text.ts";
 import { type JsonObject, readJsonObject } from "./body.ts";
-import { anyText, flag, optional, parseFields, wanted } from "./fields.ts";
+import { anyText, flag, optional, parseFields, shownAs } from "./fields.ts";
 import { renderPrompt } from "./conversation.ts";
 import { type AppDependencies, checkModel } from "./generation.ts";
 import { answerJson } from "./json_answer.ts";
 import { tokenPiece, tokenText } from "./logprobs.ts";
-import { idList, parseConversation } from "./schema.ts";
+import { conversationShape, idList, parseConversation } from "./schema.ts";
 
 const templateSchema = z.object({ model: optional(anyText) });
+
+/** The whole body, for the API's document. */
+export const templateBody = z.object({ ...conversationShape, ...templateSchema.shape });
 
 const tokenizeSchema = z.object({
   model: optional(anyText),
@@ -24,7 +27,7 @@ const tokenizeSchema = z.object({
   prompt: optional(anyText),
   content: optional(anyText),
   /** Checked by parseConversation, as `tools` is. */
-  messages: z.unknown().optional(),
+  messages: shownAs(z.unknown().optional(), optional(conversationShape.messages)),
   add_generation_prompt: optional(flag),
   /** Special strings in the text become special tokens. */
   parse_special: optional(flag),
@@ -38,6 +41,15 @@ const tokenizeSchema = z.object({
   const message = 'exactly one of "prompt", "content", "messages"';
   context.addIssue({ code: "custom", path: ["prompt"], message, input: value });
 });
+
+/** The whole bodies, for the API's document. */
+export const tokenizeBody = z.object({
+  ...tokenizeSchema.shape,
+  tools: conversationShape.tools,
+});
+export function detokenizeBody(vocabularySize: number) {
+  return z.object({ model: optional(anyText), tokens: idList(vocabularySize) });
+}
 
 export async function answerTokenize(deps: AppDependencies, http: Request): Promise<Response> {
   const { engine, tokenizer } = deps;
@@ -120,10 +132,7 @@ async function mapInSlices<T>(
 export async function answerDetokenize(deps: AppDependencies, http: Request): Promise<Response> {
   const { engine, tokenizer } = deps;
   const slices = new Slices();
-  const schema = z.object({
-    model: optional(anyText),
-    tokens: idList(engine.model.vocabularySize),
-  }, wanted("an object"));
+  const schema = detokenizeBody(engine.model.vocabularySize);
   const fields = parseFields(schema, await readJsonObject(http, BODY_READ_MS, slices));
   checkModel(engine, fields.model);
   const decoder = new StreamDecoder(tokenizer, false);
