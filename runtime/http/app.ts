@@ -5,6 +5,7 @@ import type { KeyRing } from "../keys/key_ring.ts";
 import { authenticate } from "./auth.ts";
 import { answerChat } from "./chat.ts";
 import { answerCompletion } from "./completions.ts";
+import { type ApiDocument, apiDocument } from "./document.ts";
 import { errorResponse, type ErrorShape, MethodError } from "./errors.ts";
 import type { AppDependencies } from "./generation.ts";
 import { allowOrigins, guardOrigin, limitHead } from "./guards.ts";
@@ -23,6 +24,7 @@ import {
   showOllamaVersion,
 } from "./ollama.ts";
 import { answerMessages, countMessageTokens, messagesError } from "./messages.ts";
+import { showPage } from "./page.ts";
 import { showProps } from "./props.ts";
 import { answerResponse } from "./responses.ts";
 import { answerDetokenize, answerTemplate, answerTokenize } from "./tokenize.ts";
@@ -51,8 +53,10 @@ const OPEN_DOOR: DoorOptions = { keys: null, names: null, origins: [] };
 export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR): Hono {
   const app = new Hono();
   const metrics = new Metrics(deps.engine);
-  app.onError((error) => errorResponse(error));
-  app.notFound(() => errorResponse(new NotFoundError("find route: wanted a known path")));
+  app.onError((error, { req: { path } }) => errorResponse(error, shapeOf(path)));
+  app.notFound(({ req: { path } }) =>
+    errorResponse(new NotFoundError("find route: wanted a known path"), shapeOf(path))
+  );
 
   app.use(observe(metrics));
   app.use(limitHead());
@@ -68,18 +72,16 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   const post = (
     path: string,
     handler: (deps: AppDependencies, http: Request) => Promise<Response>,
-    shape: ErrorShape | null = null,
   ) => {
-    app.post(path, async ({ req: { raw } }) => {
+    app.post(path, ({ req: { raw } }) => {
       const engine = new MeasuredEngine(deps.engine, metrics, usageOf(raw));
-      try {
-        return await handler({ ...deps, engine }, raw);
-      } catch (error) {
-        return errorResponse(error, shape);
-      }
+      return handler({ ...deps, engine }, raw);
     });
     app.all(path, () => refuseMethod("POST"));
   };
+  // Made when it is first asked for: it takes 50 ms.
+  let made: ApiDocument | null = null;
+  const document = () => made ??= apiDocument(deps.engine.model.vocabularySize, door.keys !== null);
 
   get("/", () => showWelcome(deps));
   get("/health", () => showHealth(deps));
@@ -92,8 +94,8 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   post("/v1/completions", answerCompletion);
   post("/v1/embeddings", refuseEmbeddings);
   post("/v1/responses", answerResponse);
-  post("/v1/messages", answerMessages, messagesError);
-  post("/v1/messages/count_tokens", countMessageTokens, messagesError);
+  post("/v1/messages", answerMessages);
+  post("/v1/messages/count_tokens", countMessageTokens);
   get("/props", () => showProps(deps));
   post("/apply-template", answerTemplate);
   post("/tokenize", answerTokenize);
@@ -102,10 +104,19 @@ export function createApp(deps: AppDependencies, door: DoorOptions = OPEN_DOOR):
   get("/api/version", showOllamaVersion);
   get("/api/tags", () => listOllamaModels(deps));
   get("/api/ps", () => listOllamaRunning(deps));
-  post("/api/show", showOllamaModel, ollamaError);
-  post("/api/chat", answerOllamaChat, ollamaError);
-  post("/api/generate", answerOllamaGenerate, ollamaError);
+  post("/api/show", showOllamaModel);
+  post("/api/chat", answerOllamaChat);
+  post("/api/generate", answerOllamaGenerate);
+
+  get("/openapi.json", () => Response.json(document()));
+  get("/docs", () => showPage(document()));
   return app;
+}
+
+/** Errors of all kinds as the clients of a path read them. */
+function shapeOf(path: string): ErrorShape | null {
+  if (path.startsWith("/api/")) return ollamaError;
+  return /^\/v1\/messages(\/|$)/.test(path) ? messagesError : null;
 }
 
 function refuseMethod(allowed: string): never {

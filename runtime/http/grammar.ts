@@ -12,13 +12,23 @@ import {
   MAX_SCHEMA_REFERENCES,
 } from "../limits.ts";
 import type { JsonObject } from "./body.ts";
-import { anyText, flag, listFrom, optional, textFrom, wanted } from "./fields.ts";
+import {
+  anyObject,
+  anyText,
+  flag,
+  listFrom,
+  optional,
+  shownAs,
+  textFrom,
+  wanted,
+} from "./fields.ts";
 
-const schemaObject = z.custom<JsonObject>(isObject, wanted("a JSON schema: an object"))
+const checkedSchema = z.custom<JsonObject>(isObject, wanted("a JSON schema: an object"))
   .superRefine((schema, context) => {
     const message = schemaExcess(schema);
     if (message !== null) context.addIssue({ code: "custom", message, input: schema });
   });
+const schemaObject = shownAs(checkedSchema, anyObject);
 
 /**
  * What is wanted of a schema that is too large, or null. The compiler calls itself for each key and

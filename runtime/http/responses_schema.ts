@@ -70,7 +70,7 @@ const checkedItem = z.custom<Item>(isObject, wanted("an object")).superRefine((v
 
 const item = shownAs(checkedItem, z.union([message, call, callOutput, reasoning]));
 
-const tool = z.object({
+export const responsesTool = z.object({
   type: z.literal("function", wanted('"function": tools of a server are not run')),
   name,
   description: optional(anyText),
@@ -78,11 +78,16 @@ const tool = z.object({
   strict: optional(flag),
 }, wanted("an object"));
 
-const format = z.discriminatedUnion("type", [
+export const responseForm = z.discriminatedUnion("type", [
   z.object({ type: z.literal("text") }),
   z.object({ type: z.literal("json_object") }),
   z.object({ type: z.literal("json_schema"), schema: object }),
 ], wanted('type "text", "json_object" or "json_schema"'));
+
+export const responsesToolChoice = z.union([
+  z.enum(["auto", "none", "required"]),
+  z.object({ type: z.literal("function"), name }),
+], wanted('"auto", "none", "required" or {"type": "function", "name": ...}'));
 
 const schema = z.object({
   model: optional(anyText),
@@ -95,15 +100,12 @@ const schema = z.object({
   stream: optional(flag),
   parallel_tool_calls: optional(flag),
   metadata: optional(object),
-  text: optional(z.object({ format: optional(format) }, wanted("an object"))),
-  tool_choice: optional(z.union([
-    z.enum(["auto", "none", "required"]),
-    z.object({ type: z.literal("function"), name }),
-  ], wanted('"auto", "none", "required" or {"type": "function", "name": ...}'))),
+  text: optional(z.object({ format: optional(responseForm) }, wanted("an object"))),
+  tool_choice: optional(responsesToolChoice),
 });
 
 const itemsField = { field: "input", item, least: 1, most: limits.MAX_MESSAGES };
-const toolsField = { field: "tools", item: tool, least: 0, most: limits.MAX_TOOLS };
+const toolsField = { field: "tools", item: responsesTool, least: 0, most: limits.MAX_TOOLS };
 
 /** What needs answers that are kept, and what the server would have to do by itself. */
 const REFUSED = [
@@ -126,7 +128,7 @@ const LOGPROBS = "message.output_text.logprobs";
 
 /** What of a request its answer repeats. */
 export type ResponseFields = z.output<typeof schema> & {
-  readonly tools: readonly z.output<typeof tool>[];
+  readonly tools: readonly z.output<typeof responsesTool>[];
 };
 
 /** The fields of a responses body, and the body of a chat request that asks the same. */
@@ -143,7 +145,7 @@ export async function readResponsesBody(
     const message = `a string or a list of 1 to ${limits.MAX_MESSAGES} items`;
     throw new RequestError(`read field "input": wanted ${message}, found none`, "input");
   }
-  const tools = await parseList<z.output<typeof tool>>(toolsField, body, slices) ?? [];
+  const tools = await parseList<z.output<typeof responsesTool>>(toolsField, body, slices) ?? [];
   const { instructions, tool_choice: choice } = fields;
   const system = instructions ? [{ role: "system", content: instructions }] : [];
   const messages = [...system, ...toChatMessages(items)];
@@ -172,7 +174,7 @@ export async function readResponsesBody(
   return { fields: { ...fields, tools }, chatBody };
 }
 
-function toResponseFormat(value: z.output<typeof format> | null | undefined): unknown {
+function toResponseFormat(value: z.output<typeof responseForm> | null | undefined): unknown {
   if (value?.type !== "json_schema") return value;
   return { type: "json_schema", json_schema: { schema: value.schema } };
 }

@@ -16,6 +16,7 @@ import type {
 import { OverloadedError, RateLimitError } from "../../runtime/errors.ts";
 import { createApp } from "../../runtime/http/app.ts";
 import { tinyGeneration, tinyTokenizer, tinyVocabularySize } from "../tools/tiny_text.ts";
+import { checked } from "./checked_app.ts";
 
 /** What the fake does with a request. */
 export interface Script {
@@ -180,9 +181,10 @@ async function pause(milliseconds: number, signal: AbortSignal | undefined): Pro
   });
 }
 
+/** The app, whose answers are held to the API's document as they are read. */
 export function appOver(engine: Engine, requestTimeoutMs: number | null = null): Hono {
   const generation = tinyGeneration;
-  return createApp({ engine, tokenizer: tinyTokenizer, generation, requestTimeoutMs });
+  return checked(createApp({ engine, tokenizer: tinyTokenizer, generation, requestTimeoutMs }));
 }
 
 /** Runs a test against an app over a fake engine on a real port; all places are free at its end. */
