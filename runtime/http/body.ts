@@ -39,10 +39,16 @@ export async function readJsonObject(
   return value as JsonObject;
 }
 
+/** Throws TooLargeError for a body that says itself that it is too large. Returns its bytes. */
+export function checkDeclaredSize({ headers }: Request): number {
+  const declared = Number(headers.get("content-length") ?? 0) || 0;
+  if (declared > MAX_BODY_BYTES) throw tooLarge(`${declared}`);
+  return Math.max(declared, 0);
+}
+
 /** The body as text, decoded and looked through as it arrives. */
 async function readText(request: Request, readMs: number, slices: Slices): Promise<string> {
-  const declared = Number(request.headers.get("content-length") ?? 0);
-  if (declared > MAX_BODY_BYTES) throw tooLarge(`${declared}`);
+  checkDeclaredSize(request);
   const decoder = new TextDecoder("utf-8", { fatal: true });
   const structure = new StructureCheck();
   let text = "";

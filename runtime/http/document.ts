@@ -3,7 +3,7 @@ import { VERSION } from "../version.ts";
 import { PUBLIC_PATHS } from "./auth.ts";
 import type { JsonObject } from "./body.ts";
 import { type AnswerName, referTo, schemaComponents } from "./components.ts";
-import { COMMON_ERRORS, ERROR_WORDS, type Operation, OPERATIONS } from "./operations.ts";
+import { COMMON_ERRORS, ERROR_WORDS, LINES, type Operation, OPERATIONS } from "./operations.ts";
 
 export interface ApiDocument {
   readonly openapi: "3.1.0";
@@ -115,8 +115,11 @@ function jsonContent(name: AnswerName): JsonObject {
   return { "application/json": { schema: referTo(name) } };
 }
 
-/** OpenAPI 3.1 knows no schema of an event: the one of its data is an extension. */
-function streamContent({ type, item }: NonNullable<Operation["stream"]>): JsonObject {
-  const description = `A stream of ${item}`;
-  return { [type]: { schema: { type: "string", description }, "x-item-schema": referTo(item) } };
+/** In OpenAPI 3.1 the schema of a stream is that of each line or event, if not all agree on it. */
+function streamContent({ type, item, end }: NonNullable<Operation["stream"]>): JsonObject {
+  if (type === LINES) return { [type]: { schema: referTo(item) } };
+  const json = { contentMediaType: "application/json", contentSchema: referTo(item) };
+  const data = end === undefined ? json : { anyOf: [{ const: end }, json] };
+  const properties = { event: { type: "string" }, data: { type: "string", ...data } };
+  return { [type]: { schema: { type: "object", properties, required: ["data"] } } };
 }

@@ -1,9 +1,10 @@
 /** One generating request, from its place in the queue to the end of its answer. */
 import type { Engine, Place } from "../engine/engine.ts";
 import { type KedgeError, RequestError, TimeoutError } from "../errors.ts";
-import { BODY_READ_MS, MAX_BODY_BYTES } from "../limits.ts";
+import { BODY_READ_MS } from "../limits.ts";
 import { Slices } from "../slices.ts";
 import { type Owner, ownerOf } from "./auth.ts";
+import { checkDeclaredSize } from "./body.ts";
 
 /** Nobody waits for the answer any more, so nobody reads this either. */
 export class ClientLeftError extends RequestError {
@@ -42,7 +43,7 @@ export class Lifetime {
 
   /**
    * Takes the request's place in the queue, by what its headers say: nothing of its body has been
-   * read. Throws OverloadedError or RateLimitError.
+   * read. Throws TooLargeError, OverloadedError or RateLimitError.
    */
   constructor(engine: Engine, http: Request, timeoutMs: number | null) {
     this.#engine = engine;
@@ -50,8 +51,7 @@ export class Lifetime {
     this.#timeoutMs = timeoutMs;
     this.owner = ownerOf(http);
     this.slices = new Slices(this.signal);
-    const declared = Number(http.headers.get("content-length") ?? 0);
-    this.hold([estimateTokens(Math.min(Math.max(declared || 0, 0), MAX_BODY_BYTES))]);
+    this.hold([estimateTokens(checkDeclaredSize(http))]);
     http.signal.addEventListener("abort", this.#leave);
     if (http.signal.aborted) this.#leave();
     if (timeoutMs !== null) this.#timer = setTimeout(() => this.#timeOut(timeoutMs), timeoutMs);

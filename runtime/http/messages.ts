@@ -24,9 +24,11 @@ const ERROR_TYPES: ReadonlyMap<number, string> = new Map([
 ]);
 
 /** Errors as Anthropic's clients read them. */
-export const messagesError: ErrorShape = ({ message }, status) => {
+export const messagesError: ErrorShape = ({ message, code }, status) => {
   const type = ERROR_TYPES.get(status) ?? (status < 500 ? "invalid_request_error" : "api_error");
-  return { type: "error", error: { type, message } };
+  // Agents look for these words to know when they have to shorten the conversation.
+  const text = code === "context_length_exceeded" ? `prompt is too long: ${message}` : message;
+  return { type: "error", error: { type, message: text } };
 };
 
 const EVENTS: StreamFormat = {

@@ -43,7 +43,8 @@ const block = z.discriminatedUnion("type", [
 type Block = z.output<typeof block>;
 
 const message = z.object({
-  role: z.enum(["user", "assistant"], wanted('"user" or "assistant"')),
+  // Agents put what they have to say to the model between the turns as "system".
+  role: z.enum(["user", "assistant", "system"], wanted('"user", "assistant" or "system"')),
   content: textOr(listFrom(block, 0, limits.MAX_PARTS), "a string or a list of blocks"),
 }, wanted("an object"));
 

@@ -13,7 +13,12 @@ export interface Operation {
   /** The answer with status 200: a schema's name, or a content type; null: there is none. */
   readonly answer: AnswerName | `${string}/${string}` | null;
   /** What the answer is made of where the body asks for a stream. */
-  readonly stream?: { readonly type: string; readonly item: AnswerName };
+  readonly stream?: {
+    readonly type: string;
+    readonly item: AnswerName;
+    /** The data of the last event, which is no JSON. */
+    readonly end?: string;
+  };
   /** Statuses of errors beside those of all routes. */
   readonly errors: readonly number[];
   /** The answer with status 503 where it is no error object. */
@@ -44,7 +49,8 @@ export const ERROR_WORDS: Readonly<Record<number, string>> = {
 };
 
 const EVENTS = "text/event-stream";
-const LINES = "application/x-ndjson";
+const DONE = "[DONE]";
+export const LINES = "application/x-ndjson";
 const messages = [{ role: "user", content: "Tell me a story about a fox." }];
 
 export const OPERATIONS: readonly Operation[] = [
@@ -56,7 +62,7 @@ export const OPERATIONS: readonly Operation[] = [
     body: "ChatRequest",
     example: { messages, max_tokens: 20 },
     answer: "ChatCompletion",
-    stream: { type: EVENTS, item: "ChatCompletionEvent" },
+    stream: { type: EVENTS, item: "ChatCompletionEvent", end: DONE },
     errors: QUEUE_ERRORS,
   },
   {
@@ -67,7 +73,7 @@ export const OPERATIONS: readonly Operation[] = [
     body: "CompletionRequest",
     example: { prompt: "Once upon a time", max_tokens: 20 },
     answer: "Completion",
-    stream: { type: EVENTS, item: "CompletionEvent" },
+    stream: { type: EVENTS, item: "CompletionEvent", end: DONE },
     errors: QUEUE_ERRORS,
   },
   {

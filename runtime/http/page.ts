@@ -108,8 +108,12 @@ function bodyOf(body: JsonObject | undefined): string {
 
 function contentOf(content: unknown): string {
   return Object.entries(content as Record<string, JsonObject>).map(([type, each]) => {
-    const item = each["x-item-schema"];
-    const what = item === undefined ? inlineOf(each.schema) : `events of ${inlineOf(item)}`;
+    const { properties } = each.schema as JsonObject;
+    const data = isObject(properties) ? properties.data as JsonObject : null;
+    const event = data === null ? null : (data.anyOf as JsonObject[] | undefined)?.at(-1) ?? data;
+    const what = event === null
+      ? inlineOf(each.schema)
+      : `events of ${inlineOf(event.contentSchema)}`;
     return `${what} <code>${escape(type)}</code>`;
   }).join("<br>");
 }

@@ -69,10 +69,10 @@ function check(operation: Json, { status, headers }: Response, text: string): vo
   const type = headers.get("content-type")?.split(";")[0] ?? "";
   const content = documented.content[type];
   if (content === undefined) return fail(`wanted a documented type, found ${type}`);
-  const item = content["x-item-schema"]?.$ref;
-  const ref = item ?? content.schema.$ref;
+  const event = content.schema.properties?.data;
+  const ref = (event?.anyOf?.at(-1) ?? event)?.contentSchema.$ref ?? content.schema.$ref;
   if (ref === undefined) return;
-  const values = item === undefined ? [text] : type.endsWith("ndjson") ? lines(text) : data(text);
+  const values = event ? data(text) : type.endsWith("ndjson") ? lines(text) : [text];
   for (const value of values) {
     const reason = mismatch(ref, JSON.parse(value));
     if (reason !== null) fail(reason);

@@ -204,7 +204,7 @@ Deno.test("messages: bodies that are none are 400 and name the field", async () 
     [{ messages, max_tokens: -1 }, "max_tokens"],
     [{ messages: [] }, "messages"],
     [{ messages: undefined }, "messages"],
-    [{ messages: [{ role: "system", content: "canary" }] }, "messages[0].role"],
+    [{ messages: [{ role: "tool", content: "canary" }] }, "messages[0].role"],
     [user(7), "messages[0].content"],
     [user([{ type: "image", source: {} }]), "messages[0].content[0].type"],
     [user([{ type: "text" }]), "messages[0].content[0].text"],
@@ -224,4 +224,45 @@ Deno.test("messages: bodies that are none are 400 and name the field", async () 
     ok(error.message.includes(`"${field}"`), `${error.message} names ${field}`);
     ok(!error.message.includes("canary"));
   }
+});
+
+Deno.test("messages: what agents send between the turns as system is such a turn", async () => {
+  const engine = new FakeEngine();
+  const turns = [
+    { role: "user", content: [{ type: "text", text: "Read a.py", cache_control: {} }] },
+    { role: "system", content: [{ type: "text", text: "Today is Monday." }] },
+  ];
+  const body = { model, max_tokens, messages: turns, thinking: { type: "adaptive" } };
+  equal((await post(appOver(engine), "/v1/messages", body)).status, 200);
+  match(promptOf(engine), /Read a\.py<\|im_end\|><\|im_system\|>system<\|im_middle\|>Today is/);
+});
+
+Deno.test("messages: an agent learns by Anthropic's words that its prompt is too long", async () => {
+  const long = [{ role: "user", content: "word ".repeat(20_000) }];
+  const body = { model, max_tokens, messages: long };
+  const response = await post(appOver(new FakeEngine()), "/v1/messages", body);
+  equal(response.status, 400);
+  const { error } = await response.json();
+  equal(error.type, "invalid_request_error");
+  match(error.message, /^prompt is too long: .* context of 8192 tokens, found \d+ tokens$/);
+});
+
+Deno.test("messages: output_config asks for a form of the answer", async () => {
+  const engine = new FakeEngine();
+  const schema = { type: "object", properties: { a: { type: "string" } } };
+  const body = { model, max_tokens, messages };
+  const app = appOver(engine);
+  const format = { type: "json_schema", schema };
+  equal((await post(app, "/v1/messages", { ...body, output_config: { format } })).status, 200);
+  match(JSON.stringify(engine.requests[0]!.grammar), /json_schema/);
+  equal(
+    (await post(app, "/v1/messages", { ...body, output_config: { effort: "low" } })).status,
+    200,
+  );
+  equal(engine.requests[1]!.grammar, null);
+  const other = { type: "xml", schema };
+  equal(
+    (await post(app, "/v1/messages", { ...body, output_config: { format: other } })).status,
+    400,
+  );
 });

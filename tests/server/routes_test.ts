@@ -37,7 +37,11 @@ Deno.test("body: size is bounded by its declared and by its real length", async 
     body: "{}",
     headers: { "content-length": `${MAX_BODY_BYTES + 1}` },
   });
-  await errorOf(await app.fetch(declared), 413);
+  await errorOf(await app.fetch(declared.clone()), 413);
+  // Not 503, as the body would never be let in.
+  const full = new FakeEngine();
+  full.placesMax = 0;
+  await errorOf(await appOver(full).fetch(declared), 413);
 });
 
 Deno.test("body: depth is bounded before parsing, brackets in strings do not count", async () => {
