@@ -1,4 +1,4 @@
-/** What all other routes answer, for the API's document. Answers are checked against it in tests. */
+/** What all other routes answer, for the API's document. Tests check answers against it. */
 import { z } from "zod";
 import { count } from "./answers_openai.ts";
 

@@ -15,7 +15,8 @@ nav ul { list-style: none; padding-left: 0; }
 section { border-top: 1px solid var(--line); margin-top: 1.5rem; }
 h3 { font-size: 1.05rem; }
 .method { background: var(--soft); border-radius: 4px; display: inline-block; font-size: 0.75rem;
-  font-weight: 600; margin-right: 0.5rem; padding: 0.1rem 0.4rem; text-align: center; width: 2.6rem; }
+  font-weight: 600; margin-right: 0.5rem; padding: 0.1rem 0.4rem; text-align: center;
+  width: 2.6rem; }
 table { border-collapse: collapse; width: 100%; }
 td { border-top: 1px solid var(--line); padding: 0.3rem 1rem 0.3rem 0; vertical-align: top; }
 td:first-child { white-space: nowrap; width: 1%; }
@@ -24,7 +25,7 @@ summary { cursor: pointer; }
 details > table, details > ul { margin-left: 1rem; width: calc(100% - 1rem); }
 `;
 
-/** Answers with the page. Its policy lets a browser run or load nothing but the page's own style. */
+/** Answers with the page. Its policy lets a browser load nothing but the page's own style. */
 export async function showPage(document: ApiDocument): Promise<Response> {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(STYLE));
   const style = `'sha256-${btoa(String.fromCharCode(...new Uint8Array(digest)))}'`;

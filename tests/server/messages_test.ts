@@ -237,7 +237,7 @@ Deno.test("messages: what agents send between the turns as system is such a turn
   match(promptOf(engine), /Read a\.py<\|im_end\|><\|im_system\|>system<\|im_middle\|>Today is/);
 });
 
-Deno.test("messages: an agent learns by Anthropic's words that its prompt is too long", async () => {
+Deno.test("messages: a prompt that is too long is one in Anthropic's words", async () => {
   const long = [{ role: "user", content: "word ".repeat(20_000) }];
   const body = { model, max_tokens, messages: long };
   const response = await post(appOver(new FakeEngine()), "/v1/messages", body);

@@ -36,7 +36,7 @@ Deno.test("openapi: every route is in the document, and no other", () => {
   deepEqual(operations.map(({ method, path }) => `${method} ${path}`).sort(), routes.sort());
 });
 
-Deno.test("openapi: the document is served as it is made, for this model and these keys", async () => {
+Deno.test("openapi: the document is served, for this model and these keys", async () => {
   const served = await (await app.request("/openapi.json")).json();
   deepEqual(served, JSON.parse(JSON.stringify(document)));
   equal(served.openapi, "3.1.0");
