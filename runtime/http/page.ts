@@ -22,7 +22,8 @@ td { border-top: 1px solid var(--line); padding: 0.3rem 1rem 0.3rem 0; vertical-
 td:first-child { white-space: nowrap; width: 1%; }
 td p { margin: 0; opacity: 0.75; }
 summary { cursor: pointer; }
-details > table, details > ul { margin-left: 1rem; width: calc(100% - 1rem); }
+details > table, details > ul { box-sizing: border-box; margin: 0 0 0 1rem;
+  width: calc(100% - 1rem); }
 `;
 
 /** Answers with the page. Its policy lets a browser load nothing but the page's own style. */
@@ -119,9 +120,10 @@ function contentOf(content: unknown): string {
   }).join("<br>");
 }
 
-function rowOf(name: string, type: string, description: unknown): string {
+function rowOf(name: string, type: string, description: unknown, isRequired = false): string {
   const words = typeof description === "string" ? `<p>${escape(description)}</p>` : "";
-  return `<tr><td><code>${escape(name)}</code></td><td>${type}${words}</td></tr>`;
+  const mark = isRequired ? "<p>required</p>" : "";
+  return `<tr><td><code>${escape(name)}</code>${mark}</td><td>${type}${words}</td></tr>`;
 }
 
 /** A schema in a block of its own: an object's fields as a table. */
@@ -131,8 +133,7 @@ function blockOf(schema: JsonObject): string {
 
 function tableOf({ properties, required = [] }: JsonObject): string {
   const rows = Object.entries(properties as Record<string, JsonObject>).map(([name, field]) => {
-    const mark = (required as string[]).includes(name) ? ", required" : "";
-    return rowOf(name, inlineOf(field) + mark, field.description);
+    return rowOf(name, inlineOf(field), field.description, (required as string[]).includes(name));
   });
   return `<table>${rows.join("")}</table>`;
 }
@@ -148,8 +149,7 @@ function inlineOf(value: unknown): string {
   if (Array.isArray(schema.enum)) {
     return schema.enum.map((each) => `<code>${escape(JSON.stringify(each))}</code>`).join(" or ");
   }
-  const parts = (schema.anyOf ?? schema.oneOf) as JsonObject[] | undefined;
-  if (parts !== undefined) return choiceOf(parts);
+  if (partsOf(schema) !== null) return choiceOf(schema);
   if (isObject(schema.properties)) {
     return `<details><summary>object</summary>${tableOf(schema)}</details>`;
   }
@@ -164,9 +164,21 @@ function inlineOf(value: unknown): string {
     boundsOf(schema, "Properties", "keys");
 }
 
-function choiceOf(parts: readonly JsonObject[]): string {
-  const texts = parts.map(inlineOf);
-  if (!texts.some((text) => text.includes("<details"))) return texts.join(" or ");
+function partsOf({ anyOf, oneOf }: JsonObject): readonly JsonObject[] | null {
+  return (anyOf ?? oneOf ?? null) as JsonObject[] | null;
+}
+
+/** The choices of a schema, and of those in it. */
+function choicesOf(schema: JsonObject): JsonObject[] {
+  return partsOf(schema)?.flatMap(choicesOf) ?? [schema];
+}
+
+function choiceOf(schema: JsonObject): string {
+  const texts = choicesOf(schema).map(inlineOf);
+  const isLong = (text: string) => text.includes("<details");
+  const short = texts.filter((text) => !isLong(text));
+  const long = texts.filter(isLong);
+  if (long.length < 2) return [...short, ...long].join(" or ");
   return `<details><summary>one of ${texts.length}</summary><ul>${
     texts.map((text) => `<li>${text}</li>`).join("")
   }</ul></details>`;
