@@ -10,7 +10,8 @@
 import { WebGpuDevice } from "../../kernels/webgpu.ts";
 import { parseModelConfig } from "../../runtime/model/config.ts";
 import type { ModelShape, StepPlan } from "../../runtime/model/device.ts";
-import { loadSynthetic, SKEW_DEFAULT } from "../../runtime/weights/synthetic.ts";
+import { SYNTH_SKEW_DEFAULT } from "../../runtime/limits.ts";
+import { loadSynthetic } from "../../runtime/weights/synthetic.ts";
 
 const SMALL = Deno.args.includes("--small");
 const CONFIG = new URL(
@@ -32,7 +33,7 @@ const layers: ModelShape["layers"] = [
 const few: ModelShape = { ...shape, layers };
 const device = await WebGpuDevice.create(few);
 const began = performance.now();
-loadSynthetic(few, "q4", { seed: 1, skew: SKEW_DEFAULT }, device);
+loadSynthetic(few, "q4", { seed: 1, skew: SYNTH_SKEW_DEFAULT }, device);
 const rowsMax = Math.max(...ROW_COUNTS);
 const pages = Math.ceil((PAST + rowsMax) / PAGE_TOKENS);
 await device.configure({
