@@ -11,10 +11,9 @@ import type { KdaShape } from "./types.ts";
 const COLUMNS = 16;
 /** Threads that share a column. */
 const PARTS = 8;
-/** ws_parts, qs_parts and values. */
-const WORKGROUP_BYTES = 4 * (2048 + 2048 + 256);
-/** Loop turns of a chunk that do not depend on the shape. */
-const CHUNK_TURNS = 70;
+const THREADS = COLUMNS * PARTS;
+/** `parts` and `values`, beside the two tiles of rows. */
+const WORKGROUP_BYTES = 4 * (2_048 + 256);
 
 const PARAMS = {
   head_count: "u32",
@@ -54,10 +53,17 @@ export function compileKdaChunkScan(
   { keyDim }: KdaShape,
   rows: number,
 ): Promise<KdaChunkScanPipeline> {
-  checkWorkgroupMemory("kda_chunk_scan", WORKGROUP_BYTES, gpu.limits);
-  const turns = 2 * Math.ceil(keyDim / PARTS) + CHUNK_TURNS;
-  checkLoops("kda_chunk_scan", Math.ceil(rows / CHUNK_ROWS) * turns);
-  return kdaChunkScanKernel.compile(gpu);
+  const partQuads = Math.ceil(Math.ceil(keyDim / 4) / PARTS);
+  const keyQuads = PARTS * partQuads;
+  const tileBytes = 16 * CHUNK_ROWS * keyQuads;
+  checkWorkgroupMemory("kda_chunk_scan", WORKGROUP_BYTES + 2 * tileBytes, gpu.limits);
+  checkLoops("kda_chunk_scan", Math.ceil(rows / CHUNK_ROWS));
+  const literals = {
+    PART_QUADS: partQuads,
+    KEY_QUADS: keyQuads,
+    LOADS: Math.ceil(tileBytes / 4 / THREADS),
+  };
+  return kdaChunkScanKernel.compile(gpu, {}, [], literals);
 }
 
 /** Outputs and new states of the step's `prefillCount` sequences with several rows. */

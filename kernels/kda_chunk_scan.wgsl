@@ -12,8 +12,8 @@
 //   o          f32 [rows][head_count][value_dim]
 //
 // One workgroup: 16 columns of one head of one sequence; thread = 16 part + column, and part p
-// takes the key channels p, p + 8, ..., so that nobody else touches a thread's elements of S.
-// Loops: 2 key_dim / 8 + 70 turns a chunk.
+// holds S of the key quads [p PART_QUADS, (p + 1) PART_QUADS) in its column from the first chunk to
+// the last. Loops: 1 turn a chunk.
 
 struct Params {
   head_count: u32,
@@ -27,6 +27,10 @@ const THREADS: u32 = 128u;
 const ROWS: u32 = 16u;
 const COLUMNS: u32 = 16u;
 const PARTS: u32 = 8u;
+// Quads of key channels of a part, and of all; values of a tile that one thread brings.
+const PART_QUADS: u32 = 1u;
+const KEY_QUADS: u32 = 8u;
+const LOADS: u32 = 4u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> mixed: array<f32>;
@@ -38,49 +42,32 @@ const PARTS: u32 = 8u;
 @group(0) @binding(7) var<storage, read_write> state: array<f32>;
 @group(0) @binding(8) var<storage, read_write> o: array<f32>;
 
+// [row][key channel], zeros beyond the chunk's rows and the head's channels: W, then k later; q P.
+var<workgroup> tile: array<f32, ROWS * KEY_QUADS * 4u>;
+var<workgroup> q_tile: array<f32, ROWS * KEY_QUADS * 4u>;
 // [part][row][column]
-var<workgroup> ws_parts: array<f32, 2048>;
-var<workgroup> qs_parts: array<f32, 2048>;
+var<workgroup> parts: array<f32, 2048>;
 // N: [row][column], 0 beyond the chunk's rows and the head's columns.
 var<workgroup> values: array<f32, 256>;
 
-// This thread's part of W S and (q P) S of the rows.
-fn state_products(q_start: u32, w_start: u32, s_start: u32, rows: u32, thread: u32, used: bool) {
-  var ws = array<f32, 16>();
-  var qs = array<f32, 16>();
-  if (used) {
-    for (var d = thread / COLUMNS; d < params.key_dim; d += PARTS) {
-      let s = state[s_start + d * params.value_dim];
-      // @unroll
-      for (var i = 0u; i < ROWS; i++) {
-        if (i < rows) {
-          ws[i] = fma(w[w_start + i * params.head_count * params.key_dim + d], s, ws[i]);
-          qs[i] = fma(mixed[q_start + i * params.mixed_stride + d], s, qs[i]);
-        }
-      }
-    }
-  }
-  // @unroll
-  for (var i = 0u; i < ROWS; i++) {
-    ws_parts[thread / COLUMNS * 256u + i * COLUMNS + thread % COLUMNS] = ws[i];
-    qs_parts[thread / COLUMNS * 256u + i * COLUMNS + thread % COLUMNS] = qs[i];
-  }
+fn quad_of(row: u32, quad: u32) -> vec4<f32> {
+  let at = (row * KEY_QUADS + quad) * 4u;
+  return vec4(tile[at], tile[at + 1u], tile[at + 2u], tile[at + 3u]);
 }
 
-// S <- diag(kept) S + (k later)^T N for this thread's elements.
-fn update_state(k_start: u32, kept_start: u32, s_start: u32, rows: u32, thread: u32) {
-  for (var d = thread / COLUMNS; d < params.key_dim; d += PARTS) {
-    let at = s_start + d * params.value_dim;
-    var s = kept[kept_start + d] * state[at];
-    // @unroll
-    for (var i = 0u; i < ROWS; i++) {
-      if (i < rows) {
-        let k = mixed[k_start + i * params.mixed_stride + d];
-        s = fma(k, values[i * COLUMNS + thread % COLUMNS], s);
-      }
-    }
-    state[at] = s;
+fn q_quad_of(row: u32, quad: u32) -> vec4<f32> {
+  let at = (row * KEY_QUADS + quad) * 4u;
+  return vec4(q_tile[at], q_tile[at + 1u], q_tile[at + 2u], q_tile[at + 3u]);
+}
+
+// The sum over the parts for row i and the thread's column.
+fn part_sum(i: u32, column: u32) -> f32 {
+  var sum = 0.0;
+  // @unroll
+  for (var p = 0u; p < 8u; p++) {
+    sum += parts[p * 256u + i * COLUMNS + column];
   }
+  return sum;
 }
 
 @compute @workgroup_size(128)
@@ -89,49 +76,125 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let head = group.x / params.slices;
-  let column = group.x % params.slices * COLUMNS + thread % COLUMNS;
+  let lane = thread % COLUMNS;
+  let part = thread / COLUMNS;
+  let column = group.x % params.slices * COLUMNS + lane;
   let used = column < params.value_dim;
   let prefill = prefills[group.y];
   let keys = params.head_count * params.key_dim;
   let s_start = (prefill.x * params.head_count + head) * params.key_dim * params.value_dim + column;
+  var s = array<vec4<f32>, PART_QUADS>();
+  // @unroll
+  for (var j = 0u; j < PART_QUADS; j++) {
+    // @unroll
+    for (var c = 0u; c < 4u; c++) {
+      let d = 4u * (part * PART_QUADS + j) + c;
+      if (used && d < params.key_dim) {
+        s[j][c] = state[s_start + d * params.value_dim];
+      }
+    }
+  }
   for (var n = prefill.y; n < prefill.y + prefill.z; n++) {
     let row = chunks[n].x;
     let rows = chunks[n].y;
     let chunk_head = n * params.head_count + head;
-    let q_start = row * params.mixed_stride + head * params.key_dim;
-    state_products(q_start, row * keys + head * params.key_dim, s_start, rows, thread, used);
-    workgroupBarrier();
-    // Thread's rows: thread / 16 and 8 more; its column stays the same.
-    for (var i = thread / COLUMNS; i < ROWS; i += PARTS) {
-      let at = i * COLUMNS + thread % COLUMNS;
-      var value = 0.0;
-      if (i < rows && used) {
-        let v_start = (row + i) * params.mixed_stride + 2u * keys + head * params.value_dim;
-        value = mixed[v_start + column];
-        for (var part = 0u; part < PARTS; part++) {
-          value -= ws_parts[part * 256u + at];
-        }
+    var later = array<f32, LOADS>();
+    // @unroll
+    for (var l = 0u; l < LOADS; l++) {
+      let i = (thread + l * THREADS) / (4u * KEY_QUADS);
+      let d = (thread + l * THREADS) % (4u * KEY_QUADS);
+      var q_value = 0.0;
+      var w_value = 0.0;
+      if (i < rows && d < params.key_dim) {
+        let at = (row + i) * params.mixed_stride + head * params.key_dim + d;
+        q_value = mixed[at];
+        later[l] = mixed[at + keys];
+        w_value = w[(row + i) * keys + head * params.key_dim + d];
       }
-      values[at] = value;
+      if (i < ROWS) {
+        q_tile[thread + l * THREADS] = q_value;
+        tile[thread + l * THREADS] = w_value;
+      }
+    }
+    // The thread's rows of U: part and part + 8.
+    var u = vec2(0.0);
+    // @unroll
+    for (var h = 0u; h < 2u; h++) {
+      let i = part + h * PARTS;
+      if (i < rows && used) {
+        u[h] = mixed[(row + i) * params.mixed_stride + 2u * keys + head * params.value_dim + column];
+      }
     }
     workgroupBarrier();
-    for (var i = thread / COLUMNS; i < rows; i += PARTS) {
-      let at = i * COLUMNS + thread % COLUMNS;
-      var output = 0.0;
-      for (var part = 0u; part < PARTS; part++) {
-        output += qs_parts[part * 256u + at];
+    var qs = array<f32, ROWS>();
+    // @unroll
+    for (var i = 0u; i < ROWS; i++) {
+      var ws = 0.0;
+      // @unroll
+      for (var j = 0u; j < PART_QUADS; j++) {
+        ws += dot(quad_of(i, min(part * PART_QUADS + j, KEY_QUADS - 1u)), s[j]);
+        qs[i] += dot(q_quad_of(i, min(part * PART_QUADS + j, KEY_QUADS - 1u)), s[j]);
       }
-      for (var j = 0u; j <= i; j++) {
-        let score = scores[chunk_head * 256u + i * ROWS + j];
-        output = fma(score, values[j * COLUMNS + thread % COLUMNS], output);
+      parts[part * 256u + i * COLUMNS + lane] = ws;
+    }
+    workgroupBarrier();
+    // @unroll
+    for (var h = 0u; h < 2u; h++) {
+      let i = part + h * PARTS;
+      values[i * COLUMNS + lane] = select(0.0, u[h] - part_sum(i, lane), i < rows && used);
+    }
+    // @unroll
+    for (var l = 0u; l < LOADS; l++) {
+      if (thread + l * THREADS < ROWS * KEY_QUADS * 4u) {
+        tile[thread + l * THREADS] = later[l];
       }
-      if (used) {
+    }
+    workgroupBarrier();
+    // @unroll
+    for (var i = 0u; i < ROWS; i++) {
+      parts[part * 256u + i * COLUMNS + lane] = qs[i];
+    }
+    advance(&s, chunk_head * params.key_dim, part, lane);
+    workgroupBarrier();
+    // @unroll
+    for (var h = 0u; h < 2u; h++) {
+      let i = part + h * PARTS;
+      var output = part_sum(i, lane);
+      // @unroll
+      for (var j = 0u; j < ROWS; j++) {
+        output = fma(scores[chunk_head * 256u + i * ROWS + j], values[j * COLUMNS + lane], output);
+      }
+      if (used && i < rows) {
         o[((row + i) * params.head_count + head) * params.value_dim + column] = output;
       }
     }
-    if (used) {
-      update_state(q_start + keys, chunk_head * params.key_dim, s_start, rows, thread);
-    }
     workgroupBarrier();
+  }
+  // @unroll
+  for (var j = 0u; j < PART_QUADS; j++) {
+    // @unroll
+    for (var c = 0u; c < 4u; c++) {
+      let d = 4u * (part * PART_QUADS + j) + c;
+      if (used && d < params.key_dim) {
+        state[s_start + d * params.value_dim] = s[j][c];
+      }
+    }
+  }
+}
+
+// S <- diag(kept) S + (k later)^T N for the thread's elements.
+fn advance(s: ptr<function, array<vec4<f32>, PART_QUADS>>, kept_start: u32, part: u32, lane: u32) {
+  // @unroll
+  for (var j = 0u; j < PART_QUADS; j++) {
+    let quad = part * PART_QUADS + j;
+    // @unroll
+    for (var c = 0u; c < 4u; c++) {
+      (*s)[j][c] *= kept[kept_start + min(4u * quad + c, params.key_dim - 1u)];
+    }
+    // @unroll
+    for (var i = 0u; i < ROWS; i++) {
+      let k = quad_of(i, min(quad, KEY_QUADS - 1u));
+      (*s)[j] = fma(k, vec4(values[i * COLUMNS + lane]), (*s)[j]);
+    }
   }
 }
