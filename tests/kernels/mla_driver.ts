@@ -2,16 +2,24 @@
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { read, Recorder, write } from "../../kernels/gpu/recorder.ts";
 import { latentEntryBytes, type LatentFormat, latentQuads } from "../../kernels/latent_cache.ts";
-import { Matrix } from "../../kernels/matrix.ts";
+import { isGrouped, Matrix } from "../../kernels/matrix.ts";
 import { compileMlaAbsorb, mlaAbsorb } from "../../kernels/mla_absorb.ts";
 import { compileMlaAttention, mlaAttention, valueQuads } from "../../kernels/mla_attention.ts";
 import { MlaExpanded } from "../../kernels/mla_expanded.ts";
 import { compileMlaMerge, contextQuads, mlaMerge } from "../../kernels/mla_merge.ts";
 import { compileMlaValue, mlaValue } from "../../kernels/mla_value.ts";
 import { StepBuffers } from "../../kernels/step_buffers.ts";
-import type { MlaShape } from "../../kernels/types.ts";
-import type { FloatFormat } from "../../kernels/weight_preludes.ts";
-import { decodeF16, dequantize, encodeF16, quantize } from "../reference/formats.ts";
+import type { MlaShape, WeightFormat } from "../../kernels/types.ts";
+import {
+  decodeF16,
+  dequantize,
+  dequantizeGroups,
+  encodeF16,
+  type GroupedMatrix,
+  quantize,
+  quantizeGroups,
+  type StoredMatrix,
+} from "../reference/formats.ts";
 import { mlaAttention as expandedAttention } from "../reference/mla.ts";
 import { normals } from "../reference/random.ts";
 import { type Guarded, guarded, takeGuarded, upload } from "./harness.ts";
@@ -57,7 +65,7 @@ export function mlaInputs(
   gpu: Gpu,
   random: () => number,
   { shape, segments, latentFormat }: MlaCase,
-  format: FloatFormat,
+  format: WeightFormat,
   bindingLimitBytes?: number,
 ): MlaInputs {
   const { headCount, latentDim, nopeDim, sharedKeyDim, valueDim } = shape;
@@ -73,10 +81,10 @@ export function mlaInputs(
     ),
   };
   const weights = normals(random, rows * latentDim, latentDim ** -0.5);
-  const stored = quantize(weights, rows, latentDim, format, grid);
   const kvB = Matrix.allocate(gpu, spec, bindingLimitBytes);
-  kvB.write(0, 0, stored.bytes);
-  if (grid !== null) kvB.writeScales(0, grid.values);
+  const kvBValues = isGrouped(format)
+    ? writeGroups(kvB, quantizeGroups(weights, rows, latentDim, format))
+    : writeFloats(kvB, quantize(weights, rows, latentDim, format, grid));
   const rowCount = segments.reduce((sum, segment) => sum + segment.rowCount, 0);
   const round = latentFormat === "f16" ? (x: number) => decodeF16(encodeF16(x)) : Math.fround;
   return {
@@ -88,8 +96,21 @@ export function mlaInputs(
       return values.map(round);
     }),
     kvB,
-    kvBValues: dequantize(stored),
+    kvBValues,
   };
+}
+
+/** Both return the matrix's values. */
+function writeFloats(matrix: Matrix, stored: StoredMatrix): Float64Array {
+  matrix.write(0, 0, stored.bytes);
+  if (stored.scale !== null) matrix.writeScales(0, Float32Array.from(stored.scale.values));
+  return dequantize(stored);
+}
+
+function writeGroups(matrix: Matrix, stored: GroupedMatrix): Float64Array {
+  matrix.write(0, 0, stored.bytes);
+  matrix.writeGroupScales(0, 0, new Uint8Array(stored.scales.buffer));
+  return dequantizeGroups(stored);
 }
 
 /** The cache's bytes; what no sequence owns is NaN, which must not be read. */

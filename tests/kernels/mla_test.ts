@@ -12,8 +12,7 @@ import {
 import { compileMlaAttention } from "../../kernels/mla_attention.ts";
 import { compileMlaLatent, mlaLatent } from "../../kernels/mla_latent.ts";
 import { StepBuffers } from "../../kernels/step_buffers.ts";
-import type { MlaShape } from "../../kernels/types.ts";
-import type { FloatFormat } from "../../kernels/weight_preludes.ts";
+import type { MlaShape, WeightFormat } from "../../kernels/types.ts";
 import { decodeF16, encodeF16 } from "../reference/formats.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { rmsNorm } from "../reference/rms_norm.ts";
@@ -62,7 +61,7 @@ function caseOf(
 
 const CASES: readonly [
   string,
-  FloatFormat,
+  WeightFormat,
   MlaShape,
   readonly (readonly [number, number])[],
   Partial<Omit<MlaCase, "segments" | "shape">>,
@@ -72,6 +71,8 @@ const CASES: readonly [
   ["odd shape, f16 latents", "f16", ODD, [[511, 2], [0, 20]], { latentFormat: "f16" }],
   ["uneven shape, fp8", "fp8", UNEVEN, [[256, 3], [0, 9]], { latentFormat: "f16", pageTokens: 7 }],
   ["several tiles a split", "bf16", UNEVEN, [[1_500, 2], [600, 1]], { splitTokens: 512 }],
+  ["odd shape, q4", "q4", ODD, [[20, 3]], {}],
+  ["uneven shape, q8", "q8", UNEVEN, [[20, 3]], {}],
   ["batches of rows", "fp8", UNEVEN, [[290, 5], [0, 4]], { batchRows: 2 }],
   ["published head", "bf16", WIDE, [[258, 1], [0, 3]], { latentFormat: "f16", pageTokens: 64 }],
 ];
@@ -89,7 +90,7 @@ for (const [index, [name, format, shape, sequences, options]] of CASES.entries()
 
 const EXPANDED_CASES: readonly [
   string,
-  FloatFormat,
+  WeightFormat,
   MlaShape,
   readonly (readonly [number, number])[],
   Partial<Omit<MlaCase, "segments" | "shape">>,
@@ -97,6 +98,8 @@ const EXPANDED_CASES: readonly [
   ["two tokens", "f32", TINY, [[0, 2]], {}],
   ["odd shape, ragged", "bf16", ODD, [[0, 70], [100, 2], [61, 130]], {}],
   ["uneven shape, fp8", "fp8", UNEVEN, [[150, 3], [0, 65]], { latentFormat: "f16", pageTokens: 7 }],
+  ["odd shape, q4", "q4", ODD, [[20, 30]], {}],
+  ["uneven shape, q8", "q8", UNEVEN, [[20, 30]], {}],
   ["published head", "bf16", WIDE, [[60, 10]], { latentFormat: "f16", pageTokens: 64 }],
 ];
 
