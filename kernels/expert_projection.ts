@@ -30,7 +30,7 @@ import type { FloatFormat } from "./weight_preludes.ts";
  * tile is to be small beside its pairs. The smallest tiles stream the weights.
  */
 const TILE_SIZES = [
-  { pairsPerExpert: 48, size: 64 },
+  { pairsPerExpert: 32, size: 64 },
   { pairsPerExpert: 8, size: 32 },
   { pairsPerExpert: 0, size: MATVEC_X_ROWS },
 ] as const;

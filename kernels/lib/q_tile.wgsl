@@ -17,6 +17,8 @@ override W_THREADS: u32 = 16u;
 override THREADS: u32 = 128u;
 override X_ROWS: u32 = 64u;
 override W_ROWS: u32 = 128u;
+// 1: rows of x beyond the last are left out of the products, X_THREADS at a time.
+override SKIP_ROWS: u32 = 0u;
 // Loads of a thread for one step: quads of x, quads of the weights.
 override X_LOADS: u32 = 2u;
 override W_LOADS: u32 = 4u;
@@ -73,26 +75,28 @@ fn multiply(thread: u32, block: u32, first_row: u32, x_start: u32, x_end: u32) {
     }
     if (step > 0u) {
       for (var half = 0u; half < 2u; half++) {
-        var x0 = array<vec4<u32>, 8>();
-        var x1 = array<vec4<u32>, 8>();
+        var w0 = array<vec4<u32>, 8>();
+        var w1 = array<vec4<u32>, 8>();
         var scales = array<f32, 8>();
-        // @unroll
-        for (var i = 0u; i < X_REGISTERS; i++) {
-          let at = 2u * half * (X_ROWS + 2u) + x_thread + i * X_THREADS;
-          x0[i] = x_tile[at];
-          x1[i] = x_tile[at + X_ROWS + 2u];
-          scales[i] = x_scale_tile[half * X_ROWS + x_thread + i * X_THREADS];
-        }
         // @unroll
         for (var j = 0u; j < W_REGISTERS; j++) {
           let at = 2u * half * (W_ROWS + 2u) + w_thread + j * W_THREADS;
-          let w0 = w_tile[at];
-          let w1 = w_tile[at + W_ROWS + 2u];
-          let scale = w_scale_tile[half * W_ROWS + w_thread + j * W_THREADS];
-          // @unroll
-          for (var i = 0u; i < X_REGISTERS; i++) {
-            sums[8u * i + j] =
-              fma(group_dot(x0[i], x1[i], w0, w1), scales[i] * scale, sums[8u * i + j]);
+          w0[j] = w_tile[at];
+          w1[j] = w_tile[at + W_ROWS + 2u];
+          scales[j] = w_scale_tile[half * W_ROWS + w_thread + j * W_THREADS];
+        }
+        // @unroll
+        for (var i = 0u; i < X_REGISTERS; i++) {
+          if (SKIP_ROWS == 0u || x_start + i * X_THREADS < x_end) {
+            let at = 2u * half * (X_ROWS + 2u) + x_thread + i * X_THREADS;
+            let x0 = x_tile[at];
+            let x1 = x_tile[at + X_ROWS + 2u];
+            let scale = x_scale_tile[half * X_ROWS + x_thread + i * X_THREADS];
+            // @unroll
+            for (var j = 0u; j < W_REGISTERS; j++) {
+              sums[8u * i + j] =
+                fma(group_dot(x0, x1, w0[j], w1[j]), scale * scales[j], sums[8u * i + j]);
+            }
           }
         }
       }
