@@ -89,7 +89,8 @@ function counts(option: string, text: string): number[] {
   });
 }
 
-function oneOf<T extends string>(option: string, text: string, allowed: readonly T[]): T {
+/** `text` where it is allowed; else throws an Error naming the option. */
+export function oneOf<T extends string>(option: string, text: string, allowed: readonly T[]): T {
   const found = allowed.find((value) => value === text);
   if (found !== undefined) return found;
   throw new Error(`read ${option}: wanted one of ${allowed.join(", ")}, found "${text}"`);
