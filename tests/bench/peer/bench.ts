@@ -47,7 +47,8 @@ async function bench(options: BenchOptions): Promise<Report> {
       }
     }
     const weights = options.gguf ?? options.quantisation;
-    return { model: options.model, weights, starts, rows };
+    const model = options.peerOnly && options.gguf !== undefined ? weights : options.model;
+    return { model, weights, starts, rows };
   } finally {
     for (const process of processes.values()) await process.close();
   }

@@ -1,7 +1,7 @@
 /**
  * A GGUF with the shape of any config.json and made-up weights, straight in the wanted types: the
  * random blocks of one pool for each type and width are written again and again from other places,
- * so that the disk sets the pace. The numbers mean nothing, their sizes are those of a trained model:
+ * so that the disk sets the pace. The numbers mean nothing; their sizes are a trained model's:
  *
  *   matrices      standard deviation 1 / sqrt(columns), so that unit inputs give unit outputs
  *   router        logits of standard deviation 1 for normalised inputs; biases of `skew`: with 0
@@ -23,8 +23,7 @@ import {
 import { syntheticVocabulary } from "./vocabulary.ts";
 
 /** Blocks of a pool: a prime, so that no two matrices of a stack begin alike. */
-const POOL_BLOCKS = 524_287;
-const POOL_ELEMENTS_MOST = 2 ** 22;
+const POOL_BLOCKS = 131_071;
 /** Standard deviations of whole numbers drawn evenly from [-8, 8) and [-127, 128). */
 const Q4_DEVIATION = 4.61;
 const Q8_DEVIATION = 73.6;
@@ -86,8 +85,7 @@ function* fromPool(
 function makePool(type: GgmlType, columns: number, random: Random): Uint8Array {
   const { blockBytes, blockElements } = GGML_TYPES[type];
   const deviation = 1 / Math.sqrt(columns);
-  const blocks = blockElements === 1 ? POOL_ELEMENTS_MOST - 3 : POOL_BLOCKS;
-  const pool = new Uint8Array(blocks * blockBytes);
+  const pool = new Uint8Array(POOL_BLOCKS * blockBytes);
   if (blockElements > 1) {
     random.fill(pool);
     const view = new DataView(pool.buffer);
@@ -97,7 +95,7 @@ function makePool(type: GgmlType, columns: number, random: Random): Uint8Array {
     }
     return pool;
   }
-  const values = Float32Array.from({ length: blocks }, () => random.normal() * deviation);
+  const values = Float32Array.from({ length: POOL_BLOCKS }, () => random.normal() * deviation);
   return encodeElements(values, type);
 }
 

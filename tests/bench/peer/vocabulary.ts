@@ -38,7 +38,7 @@ export function checkpointVocabulary(
 
 /**
  * Made-up tokens for a model without a tokenizer: 256 bytes, all pairs of them, then triples, and
- * Kimi's names for the specials, 256 below the vocabulary's end. Every token but bytes is one merge.
+ * Kimi's names for the specials in the last 256 ids. Every token but the bytes is one merge.
  */
 export function syntheticVocabulary(
   vocabularySize: number,
