@@ -75,7 +75,9 @@ async function prepareSides(
     contextTokens: Math.max(FIRST_ANSWER.promptTokens + 64, ...longest),
   };
   const sides = new Map<string, SideOptions>();
-  if (!peerOnly) sides.set(KEDGE, { ...common, engine: "kedge", model, threads: 0 });
+  if (!peerOnly) {
+    sides.set(KEDGE, { ...common, engine: "kedge", model, threads: 0, weights: options.weights });
+  }
   for (const threads of options.threads) {
     const name = device === "cpu" ? `llama.cpp, ${threads} threads` : "llama.cpp";
     sides.set(name, { ...common, engine: "llama", model: path, threads });

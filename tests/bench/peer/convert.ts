@@ -36,6 +36,9 @@ export async function convertCheckpoint(
   using reader = new WeightReader(folder);
   function* elements({ key, transform, type }: TensorLayout) {
     const { spec, parts } = weights.get(key)!;
+    if (spec.format === "q4" || spec.format === "q8") {
+      throw new Error(`convert "${directory}": wanted floats in "${key}", found ${spec.format}`);
+    }
     for (const part of parts) {
       const values = reader.read(part, spec);
       yield encodeElements(transformed(values, transform, config.shape.mla), type);

@@ -6,8 +6,8 @@ import type { Measured, Side, SideOptions, Work } from "./work.ts";
 
 /** Kedge's engine as one side, seen from where its HTTP layer stands. */
 export async function openKedgeSide(options: SideOptions): Promise<Side> {
-  const { model: modelDirectory, device, sequences: slots, contextTokens } = options;
-  const engine = await startEngine({ modelDirectory, device, slots, contextTokens });
+  const { model: modelDirectory, device, sequences: slots, contextTokens, weights } = options;
+  const engine = await startEngine({ modelDirectory, device, slots, contextTokens, weights });
   const { model } = engine;
   const description = `Kedge ${model.device} (${model.deviceDescription})`;
   return {

@@ -1,12 +1,15 @@
 /** The options of bench.ts; README.md lists them. */
 import { parseArgs } from "node:util";
 import { type Quantisation, QUANTISATIONS } from "./layout.ts";
+import { WEIGHT_CHOICES } from "../../../runtime/weights/resident.ts";
 import type { SideOptions, Work } from "./work.ts";
 
 export interface BenchOptions {
   readonly model: string;
   readonly device: SideOptions["device"];
   readonly quantisation: Quantisation;
+  /** Kedge's; undefined: what it takes by itself. */
+  readonly weights: SideOptions["weights"];
   /** A GGUF that is there already, in place of one made from the model. */
   readonly gguf: string | undefined;
   /** Where the vocabulary's size stands. */
@@ -31,6 +34,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
       model: text("models/kedge-tiny"),
       device: text("cpu"),
       quant: text("Q8_0"),
+      weights: { type: "string" },
       gguf: { type: "string" },
       config: { type: "string" },
       threads: { type: "string" },
@@ -51,6 +55,9 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
     model: values.model,
     device: oneOf("--device", values.device, ["cpu", "webgpu"] as const),
     quantisation: oneOf("--quant", values.quant, QUANTISATIONS),
+    weights: values.weights === undefined
+      ? undefined
+      : oneOf("--weights", values.weights, WEIGHT_CHOICES),
     gguf: values.gguf,
     config: values.config ?? `${values.model}/config.json`,
     peerOnly: values["peer-only"],

@@ -22,7 +22,7 @@ const { values } = parseArgs({
   },
 });
 if (values.out === undefined) throw new Error("write a GGUF: wanted --out FILE, found none");
-const url = new URL("kimi_linear_48b.json", import.meta.url);
+const url = new URL("../../../models/kimi-linear-48b/config.json", import.meta.url);
 const json = JSON.parse(Deno.readTextFileSync(values.config ?? url));
 const began = performance.now();
 const bytes = writeSyntheticGguf(parseModelConfig(json, "config.json"), "synthetic", values.out, {

@@ -1,5 +1,7 @@
 /** The work that both sides do, and how a side in a process of its own is asked for it. */
 
+import type { WeightChoice } from "../../../runtime/weights/resident.ts";
+
 /** Kedge's name among the sides. */
 export const KEDGE = "Kedge";
 
@@ -41,6 +43,8 @@ export interface SideOptions {
   readonly model: string;
   readonly device: "cpu" | "webgpu";
   readonly threads: number;
+  /** What Kedge keeps weights as. */
+  readonly weights?: WeightChoice | undefined;
   /** Texts at once, and the most tokens of each. */
   readonly sequences: number;
   readonly contextTokens: number;
