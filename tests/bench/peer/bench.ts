@@ -70,6 +70,7 @@ async function prepareSides(
   );
   const common = {
     device,
+    flashAttention: options.flashAttention,
     vocabularySize: JSON.parse(Deno.readTextFileSync(options.config)).vocab_size as number,
     sequences: Math.max(...options.works.map((work) => work.kind === "decode" ? work.batch : 1)),
     contextTokens: Math.max(FIRST_ANSWER.promptTokens + 64, ...longest),

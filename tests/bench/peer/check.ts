@@ -48,6 +48,7 @@ try {
     build: device === "cpu" ? "cpu" : "vulkan",
     threads: 1,
     sequences: 1,
+    flashAttention: true,
     contextTokens: CONTEXT_TOKENS,
   });
   // The checkpoint itself, not the one with heads of zeros.

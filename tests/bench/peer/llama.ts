@@ -67,6 +67,8 @@ export interface LlamaOptions {
   readonly sequences: number;
   /** Most tokens of each sequence. */
   readonly contextTokens: number;
+  /** Whether it may take flash attention where it would. */
+  readonly flashAttention: boolean;
 }
 
 /** One model in one context. */
@@ -100,7 +102,7 @@ export class Llama {
       batchSize: BATCH_TOKENS,
       sequences: options.sequences,
       threads: options.threads,
-      flashAttention: "auto",
+      flashAttention: options.flashAttention ? "auto" : false,
     });
     if (!await context.init()) throw new Error(`load "${path}": llama.cpp made no context`);
     return new Llama(addon, model, context, options);

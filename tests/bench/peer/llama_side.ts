@@ -4,9 +4,16 @@ import type { Measured, Side, SideOptions, Work } from "./work.ts";
 
 /** llama.cpp as one side. */
 export async function openLlamaSide(options: SideOptions): Promise<Side> {
-  const { model, device, threads, sequences, contextTokens, vocabularySize } = options;
+  const { model, device, threads, sequences, contextTokens, vocabularySize, flashAttention } =
+    options;
   const build = device === "webgpu" ? "vulkan" : "cpu";
-  const llama = await Llama.open(model, { build, threads, sequences, contextTokens });
+  const llama = await Llama.open(model, {
+    build,
+    threads,
+    sequences,
+    contextTokens,
+    flashAttention,
+  });
   const prompt = (seed: number, tokens: number) =>
     Uint32Array.from(randomIntegers(seed, vocabularySize, tokens));
   return {

@@ -22,6 +22,8 @@ export interface BenchOptions {
   /** No measurement begins later than this, counted from the last side's start. */
   readonly seconds: number;
   readonly realtime: boolean;
+  /** Of llama.cpp, where it would choose it. */
+  readonly flashAttention: boolean;
   readonly json: boolean;
 }
 
@@ -45,6 +47,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
       seconds: text("600"),
       "peer-only": { type: "boolean", default: false },
       realtime: { type: "boolean", default: false },
+      "no-flash-attention": { type: "boolean", default: false },
       json: { type: "boolean", default: false },
     },
   });
@@ -66,6 +69,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
     rounds: counts("--rounds", values.rounds)[0]!,
     seconds: counts("--seconds", values.seconds)[0]!,
     realtime: values.realtime,
+    flashAttention: !values["no-flash-attention"],
     json: values.json,
   };
 }

@@ -43,6 +43,8 @@ export interface SideOptions {
   readonly model: string;
   readonly device: "cpu" | "webgpu";
   readonly threads: number;
+  /** Whether llama.cpp may choose it. */
+  readonly flashAttention: boolean;
   /** What Kedge keeps weights as. */
   readonly weights?: WeightChoice | undefined;
   /** Texts at once, and the most tokens of each. */
