@@ -74,21 +74,19 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
   };
 }
 
-/** Decoding first: it is what is wanted most when time runs out. */
+/** In the order of what is wanted most when time runs out: unsampled decoding last. */
 function worksOf(prefill: string, decode: string, tokens: number): Work[] {
-  const works: Work[] = [];
-  for (const item of decode.split(",")) {
+  const decodes = decode.split(",").map((item) => {
     const [batch, promptTokens] = counts("--decode", item.replace("@", ","));
     if (batch === undefined || promptTokens === undefined) {
       throw new Error(`read --decode: wanted BATCH@PROMPT as in 8@512, found "${item}"`);
     }
-    works.push({ kind: "decode", batch, promptTokens, tokens, bare: false });
-    if (batch === 1) works.push({ kind: "decode", batch, promptTokens, tokens, bare: true });
-  }
-  for (const promptTokens of counts("--prefill", prefill)) {
-    works.push({ kind: "prefill", promptTokens });
-  }
-  return works;
+    return { kind: "decode", batch, promptTokens, tokens, bare: false } as const;
+  });
+  const prefills = counts("--prefill", prefill).map((promptTokens) =>
+    ({ kind: "prefill", promptTokens }) as const
+  );
+  return [...decodes, ...prefills, ...decodes.map((work) => ({ ...work, bare: true }))];
 }
 
 function counts(option: string, text: string): number[] {
