@@ -6,6 +6,7 @@
 import { existsSync } from "node:fs";
 import { median } from "../../../runtime/cli/statistics.ts";
 import { convertCheckpoint } from "./convert.ts";
+import { LLAMA_PACKAGES, llamaBuild } from "./llama.ts";
 import { type BenchOptions, parseBenchOptions } from "./options.ts";
 import { withEqualHeads } from "./pad_heads.ts";
 import { SideProcess } from "./side_process.ts";
@@ -60,7 +61,7 @@ async function prepareSides(
   scratch: string,
 ): Promise<Map<string, SideOptions>> {
   const { device, gguf, peerOnly, quantisation } = options;
-  await installLlama();
+  await installLlama(device);
   const needsModel = !peerOnly || gguf === undefined;
   const model = needsModel ? await withEqualHeads(options.model, `${scratch}/model`) : "";
   const path = gguf ?? `${scratch}/model.gguf`;
@@ -87,9 +88,10 @@ async function prepareSides(
 }
 
 /** The packages of `llama/deno.json`, once. */
-async function installLlama(): Promise<void> {
+async function installLlama(device: SideOptions["device"]): Promise<void> {
   const cwd = decodeURIComponent(new URL("llama/", import.meta.url).pathname);
-  if (existsSync(`${cwd}node_modules`)) return;
+  const name = LLAMA_PACKAGES[llamaBuild(device)];
+  if (existsSync(`${cwd}node_modules/@node-llama-cpp/${name}`)) return;
   const args = ["install", "--quiet", "--frozen"];
   const { success } = await new Deno.Command(Deno.execPath(), { args, cwd, stdout: "null" })
     .output();

@@ -13,7 +13,7 @@ import { startEngine } from "../../../runtime/engine/start.ts";
 import { openModelFolder } from "../../../runtime/weights/model_folder.ts";
 import { loadTextModule, Tokenizer } from "../../../wasm/text.ts";
 import { convertCheckpoint } from "./convert.ts";
-import { Llama } from "./llama.ts";
+import { Llama, llamaBuild } from "./llama.ts";
 import { QUANTISATIONS } from "./layout.ts";
 import { oneOf } from "./options.ts";
 import { withEqualHeads } from "./pad_heads.ts";
@@ -45,7 +45,7 @@ try {
   loadTextModule();
   const tokenizer = new Tokenizer(tiktokenModel, specials, shape.vocabularySize);
   const llama = await Llama.open(path, {
-    build: device === "cpu" ? "cpu" : "vulkan",
+    build: llamaBuild(device),
     threads: 1,
     sequences: 1,
     flashAttention: true,

@@ -7,7 +7,13 @@ import { createRequire } from "node:module";
 
 export type LlamaBuild = "cpu" | "vulkan";
 
-const PACKAGES = { cpu: "linux-x64", vulkan: "linux-x64-vulkan" } as const;
+/** node-llama-cpp's package of each build. */
+export const LLAMA_PACKAGES = { cpu: "linux-x64", vulkan: "linux-x64-vulkan" } as const;
+/** The build that computes where a device of Kedge does. */
+export function llamaBuild(device: "cpu" | "webgpu"): LlamaBuild {
+  return device === "webgpu" ? "vulkan" : "cpu";
+}
+
 /** Tokens of one call: llama.cpp's own default for what it computes at once. */
 const BATCH_TOKENS = 512;
 /** More than any model has. */
@@ -191,7 +197,7 @@ export class Llama {
 }
 
 async function loadAddon(build: LlamaBuild): Promise<Addon> {
-  const name = PACKAGES[build];
+  const name = LLAMA_PACKAGES[build];
   const folder = new URL(
     `llama/node_modules/@node-llama-cpp/${name}/bins/${name}/`,
     import.meta.url,

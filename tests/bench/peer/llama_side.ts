@@ -1,12 +1,12 @@
 import { randomIntegers } from "../../../runtime/cli/statistics.ts";
-import { Llama } from "./llama.ts";
+import { Llama, llamaBuild } from "./llama.ts";
 import type { Measured, Side, SideOptions, Work } from "./work.ts";
 
 /** llama.cpp as one side. */
 export async function openLlamaSide(options: SideOptions): Promise<Side> {
   const { model, device, threads, sequences, contextTokens, vocabularySize, flashAttention } =
     options;
-  const build = device === "webgpu" ? "vulkan" : "cpu";
+  const build = llamaBuild(device);
   const llama = await Llama.open(model, {
     build,
     threads,
