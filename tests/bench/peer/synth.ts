@@ -1,18 +1,19 @@
 /**
- * A GGUF with the shape of any config.json and made-up weights, straight in the wanted types: the
- * random blocks of one pool for each type and width are written again and again from other places,
- * so that the disk sets the pace. The numbers mean nothing; their sizes are a trained model's:
- *
- *   matrices      standard deviation 1 / sqrt(columns), so that unit inputs give unit outputs
- *   router        logits of standard deviation 1 for normalised inputs; biases of `skew`: with 0
- *                 all experts are as likely, with 0.1 the busiest of 256 get several times the mean
- *   norms         1
- *   convolutions  0.1 and less for the older taps, 0.5 to 1 for the current one
- *   ssm_a         -1 to -16, dt_bias the inverse softplus of 0.001 to 0.1, as KDA is initialised
+ * A GGUF with the shape of any config.json and made-up weights, straight in the wanted types. What
+ * is in f32, bf16 and f16 comes from Kedge's own synthetic weights (runtime/weights/synthetic.ts:
+ * gates, norms and the skew of the routers). Q8_0 and Q4_0 blocks have those weights' deviations,
+ * from one pool of random blocks for each type and deviation, which is written again and again from
+ * other places, so that the disk sets the pace.
  */
 import type { ModelConfig } from "../../../runtime/model/config.ts";
+import type { ModelShape } from "../../../runtime/model/device.ts";
+import { type ExpectedWeight, expectedWeights } from "../../../runtime/weights/names.ts";
+import { SyntheticWeights } from "../../../runtime/weights/synthetic.ts";
+import { widen } from "../../../runtime/weights/widen.ts";
+import { randomSource } from "../../reference/random.ts";
 import { encodeElements } from "./blocks.ts";
-import { GGML_TYPES, type GgmlType, tensorBytes, writeGguf } from "./gguf.ts";
+import { transformed } from "./convert.ts";
+import { GGML_TYPES, tensorBytes, writeGguf } from "./gguf.ts";
 import {
   joinMetadata,
   modelMetadata,
@@ -24,14 +25,17 @@ import { syntheticVocabulary } from "./vocabulary.ts";
 
 /** Blocks of a pool: a prime, so that no two matrices of a stack begin alike. */
 const POOL_BLOCKS = 131_071;
-/** Standard deviations of whole numbers drawn evenly from [-8, 8) and [-127, 128). */
-const Q4_DEVIATION = 4.61;
-const Q8_DEVIATION = 73.6;
+/** Standard deviations of whole numbers drawn evenly from [-8, 8) and [-128, 128). */
+const LEVEL_DEVIATIONS = { Q4_0: 4.61, Q8_0: 73.9 } as const;
+/** Logits of a model that is neither sure nor indifferent, as in Kedge's synthetic weights. */
+const HEAD_GAIN = 3;
+
+type BlockType = keyof typeof LEVEL_DEVIATIONS;
 
 export interface SynthOptions {
   readonly quantisation: Quantisation;
   readonly seed: number;
-  /** Standard deviation of the router's biases. */
+  /** Deviation of the logarithm of the experts' shares. */
   readonly skew: number;
 }
 
@@ -42,117 +46,87 @@ export function writeSyntheticGguf(
   path: string,
   { quantisation, seed, skew }: SynthOptions,
 ): number {
-  const layouts = tensorLayouts(config.shape, quantisation);
+  const { shape } = config;
+  const layouts = tensorLayouts(shape, quantisation);
   const metadata = joinMetadata(
     modelMetadata(config, name, quantisation),
-    syntheticVocabulary(config.shape.vocabularySize, config),
+    syntheticVocabulary(shape.vocabularySize, config),
   );
-  const random = new Random(seed);
-  const pools = new Map<string, Uint8Array>();
+  const expected = new Map(expectedWeights(shape).map((weight) => [weight.key, weight]));
+  const floats = new SyntheticWeights(shape, { seed, skew });
+  const pools = new BlockPools(seed);
   return writeGguf(path, metadata, layouts, (index) => {
     const layout = layouts[index]!;
-    if (!isMatrix(layout)) return [new Uint8Array(smallTensor(layout, random, skew).buffer)];
-    const columns = layout.dimensions[0]!;
-    const poolKey = `${layout.type} ${columns}`;
-    const pool = pools.get(poolKey) ?? makePool(layout.type, columns, random);
-    pools.set(poolKey, pool);
-    return fromPool(pool, GGML_TYPES[layout.type].blockBytes, tensorBytes(layout), random);
+    const weight = expected.get(layout.key)!;
+    if (layout.type !== "Q4_0" && layout.type !== "Q8_0") {
+      return floatMatrices(floats, layout, weight, shape);
+    }
+    return pools.blocks(layout.type, deviationOf(weight), tensorBytes(layout));
   });
 }
 
-function isMatrix({ key, type }: TensorLayout): boolean {
-  return type !== "F32" || /\.(q|k|v|o|f_a|f_b|b|g_a|g_b|kv_a|kv_b|gate|up|down)$|^embed$|^head$/
-    .test(key);
+function deviationOf({ key, columns }: ExpectedWeight): number {
+  if (key === "embed") return 1;
+  return (key === "head" ? HEAD_GAIN : 1) / Math.sqrt(columns);
 }
 
-/** Bytes of a pool, again and again, from a block of the pool on. */
-function* fromPool(
-  pool: Uint8Array,
-  blockBytes: number,
-  bytes: number,
-  random: Random,
+/** One matrix after the other, in the layout's type. */
+function* floatMatrices(
+  floats: SyntheticWeights,
+  { transform, type }: TensorLayout,
+  { key, rows, columns, names, widened }: ExpectedWeight,
+  { mla }: ModelShape,
 ): Generator<Uint8Array> {
-  let at = Math.floor(random.uniform() * (pool.length / blockBytes)) * blockBytes;
-  for (let left = bytes; left > 0;) {
-    const piece = pool.subarray(at, Math.min(at + left, pool.length));
-    yield piece;
-    left -= piece.length;
-    at = 0;
-  }
-}
-
-/** Blocks of elements with standard deviation 1 / sqrt(columns); each has a factor of its own. */
-function makePool(type: GgmlType, columns: number, random: Random): Uint8Array {
-  const { blockBytes, blockElements } = GGML_TYPES[type];
-  const deviation = 1 / Math.sqrt(columns);
-  const pool = new Uint8Array(POOL_BLOCKS * blockBytes);
-  if (blockElements > 1) {
-    random.fill(pool);
-    const view = new DataView(pool.buffer);
-    const levels = type === "Q4_0" ? Q4_DEVIATION : Q8_DEVIATION;
-    for (let at = 0; at < pool.length; at += blockBytes) {
-      view.setFloat16(at, deviation / levels * (0.75 + 0.5 * random.uniform()), true);
+  const format = widened ? "f32" : "bf16";
+  const spec = { key, format, matrices: names.length, rows, columns, scale: null } as const;
+  for (let matrix = 0; matrix < names.length; matrix++) {
+    const bytes = new Uint8Array(rows * columns * (widened ? 4 : 2));
+    let at = 0;
+    for (const piece of floats.elements(spec)) {
+      bytes.set(piece, at);
+      at += piece.length;
     }
-    return pool;
+    const values = widen(bytes, widened ? "F32" : "BF16");
+    yield encodeElements(transformed(values, transform, mla), type);
   }
-  const values = Float32Array.from({ length: POOL_BLOCKS }, () => random.normal() * deviation);
-  return encodeElements(values, type);
 }
 
-/** Norms, convolutions, gates and routers, in f32. */
-function smallTensor({ key, dimensions }: TensorLayout, random: Random, skew: number) {
-  const count = dimensions.reduce((product, size) => product * size, 1);
-  const columns = dimensions[0]!;
-  const make = (value: (index: number) => number) =>
-    Float32Array.from({ length: count }, (_, index) => value(index));
-  if (key.endsWith(".router")) return make(() => random.normal() / Math.sqrt(columns));
-  if (key.endsWith(".router_bias")) return make(() => random.normal() * skew);
-  if (key.endsWith(".a_log")) return make(() => -1 - 15 * random.uniform());
-  if (key.endsWith(".dt_bias")) {
-    return make(() => Math.log(Math.expm1(0.001 * 100 ** random.uniform())));
-  }
-  if (key.endsWith("_conv")) {
-    return make((index) =>
-      index % columns === columns - 1 ? 0.5 + 0.5 * random.uniform() : 0.1 * random.normal()
-    );
-  }
-  return make(() => 1);
-}
-
-/** xorshift128 (Marsaglia 2003, "Xorshift RNGs"): whole numbers of 32 bits. */
-class Random {
-  private readonly state: Uint32Array;
+class BlockPools {
+  private readonly pools = new Map<string, Uint8Array>();
+  /** In [0, 1). */
+  private readonly random: () => number;
 
   constructor(seed: number) {
-    // Never all zero, and far from it after some rounds.
-    this.state = Uint32Array.of(seed, 0x9e3779b9, 0x243f6a88, 0xb7e15162);
-    for (let round = 0; round < 32; round++) this.next();
+    this.random = randomSource(seed);
   }
 
-  next(): number {
-    const state = this.state;
-    const mixed = state[0]! ^ state[0]! << 11;
-    state[0] = state[1]!;
-    state[1] = state[2]!;
-    state[2] = state[3]!;
-    state[3] = state[3]! ^ state[3]! >>> 19 ^ mixed ^ mixed >>> 8;
-    return state[3]!;
+  /** Bytes of a pool, again and again, from a block of it on. */
+  *blocks(type: BlockType, deviation: number, bytes: number): Generator<Uint8Array> {
+    const { blockBytes } = GGML_TYPES[type];
+    const pool = this.pool(type, deviation);
+    let at = Math.floor(this.random() * POOL_BLOCKS) * blockBytes;
+    for (let left = bytes; left > 0;) {
+      const piece = pool.subarray(at, Math.min(at + left, pool.length));
+      yield piece;
+      left -= piece.length;
+      at = 0;
+    }
   }
 
-  /** In [0, 1). */
-  uniform(): number {
-    return this.next() / 2 ** 32;
-  }
-
-  /** Mean 0, variance 1 (Box and Muller 1958). */
-  normal(): number {
-    const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()));
-    return radius * Math.cos(2 * Math.PI * this.uniform());
-  }
-
-  fill(bytes: Uint8Array<ArrayBuffer>): void {
-    const words = new Uint32Array(bytes.buffer, 0, bytes.length >>> 2);
-    for (let i = 0; i < words.length; i++) words[i] = this.next();
-    for (let i = words.length * 4; i < bytes.length; i++) bytes[i] = this.next();
+  /** Levels are drawn evenly; each block has a factor of its own. */
+  private pool(type: BlockType, deviation: number): Uint8Array {
+    const name = `${type} ${deviation}`;
+    const known = this.pools.get(name);
+    if (known !== undefined) return known;
+    const { blockBytes } = GGML_TYPES[type];
+    const pool = new Uint8Array(POOL_BLOCKS * blockBytes);
+    for (let i = 0; i < pool.length; i++) pool[i] = 256 * this.random();
+    const view = new DataView(pool.buffer);
+    const mean = deviation / LEVEL_DEVIATIONS[type];
+    for (let at = 0; at < pool.length; at += blockBytes) {
+      view.setFloat16(at, mean * (0.75 + 0.5 * this.random()), true);
+    }
+    this.pools.set(name, pool);
+    return pool;
   }
 }

@@ -2,12 +2,13 @@
  * Writes a GGUF of a shape with made-up weights (synth.ts says which), at the disk's pace:
  *
  *     ./kedge deno run -A tests/bench/peer/synth_gguf.ts --out FILE \
- *       [--config PATH/config.json] [--quant Q4_0] [--seed 1] [--skew 0.1]
+ *       [--config PATH/config.json] [--quant Q4_0] [--seed 1] [--skew 0.5]
  *
  * Without --config it has the shape of Kimi-Linear-48B-A3B.
  */
 import { parseArgs } from "node:util";
 import { parseModelConfig } from "../../../runtime/model/config.ts";
+import { SKEW_DEFAULT } from "../../../runtime/weights/synthetic.ts";
 import { oneOf } from "./options.ts";
 import { QUANTISATIONS } from "./layout.ts";
 import { writeSyntheticGguf } from "./synth.ts";
@@ -18,7 +19,7 @@ const { values } = parseArgs({
     config: { type: "string" },
     quant: { type: "string", default: "Q4_0" },
     seed: { type: "string", default: "1" },
-    skew: { type: "string", default: "0.1" },
+    skew: { type: "string", default: `${SKEW_DEFAULT}` },
   },
 });
 if (values.out === undefined) throw new Error("write a GGUF: wanted --out FILE, found none");
