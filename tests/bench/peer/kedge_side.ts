@@ -17,42 +17,32 @@ export async function openKedgeSide(options: SideOptions): Promise<Side> {
   };
 }
 
-interface Text {
-  readonly firstId: number;
-  /** When each token arrived, in ms. */
-  readonly times: readonly number[];
-}
-
 async function measure(engine: Engine, work: Work, seed: number): Promise<Measured> {
   const began = performance.now();
   const isDecode = work.kind === "decode";
   const texts = await Promise.all(
     Array.from(
       { length: isDecode ? work.batch : 1 },
-      (_, text) => generate(engine, work.promptTokens, isDecode ? work.tokens : 1, seed + text),
+      (_, text) => tokenTimes(engine, work.promptTokens, isDecode ? work.tokens : 1, seed + text),
     ),
   );
-  const firstIds = texts.map(({ firstId }) => firstId);
-  const firstTimes = texts.map(({ times }) => times[0]!);
-  if (!isDecode) {
-    return { tokensPerSecond: work.promptTokens / (firstTimes[0]! - began) * 1000, firstIds };
-  }
+  const firsts = texts.map((times) => times[0]!);
+  if (!isDecode) return { tokensPerSecond: work.promptTokens / (firsts[0]! - began) * 1000 };
   // While all texts decode: from the last one's first token to the first one's last.
-  const begin = Math.max(...firstTimes);
-  const end = Math.min(...texts.map(({ times }) => times.at(-1)!));
-  const counted = texts.flatMap(({ times }) => times.filter((t) => t > begin && t <= end)).length;
-  return { tokensPerSecond: counted / (end - begin) * 1000, firstIds };
+  const begin = Math.max(...firsts);
+  const end = Math.min(...texts.map((times) => times.at(-1)!));
+  const counted = texts.flat().filter((time) => time > begin && time <= end).length;
+  return { tokensPerSecond: counted / (end - begin) * 1000 };
 }
 
-/** A prompt of random ids, continued greedily; no token ends it. */
-async function generate(
+/** When each token of a prompt of random ids, continued greedily, arrived; no token ends it. */
+async function tokenTimes(
   engine: Engine,
   promptTokens: number,
   maxTokens: number,
   seed: number,
-): Promise<Text> {
+): Promise<number[]> {
   const times: number[] = [];
-  let firstId = -1;
   const request = {
     promptIds: Uint32Array.from(randomIntegers(seed, engine.model.vocabularySize, promptTokens)),
     maxTokens,
@@ -66,9 +56,7 @@ async function generate(
     owner: "",
   };
   for await (const event of engine.generate(request)) {
-    if (event.type !== "token") continue;
-    if (times.length === 0) firstId = event.id;
-    times.push(performance.now());
+    if (event.type === "token") times.push(performance.now());
   }
-  return { firstId, times };
+  return times;
 }

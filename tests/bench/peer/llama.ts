@@ -9,6 +9,7 @@ export type LlamaBuild = "cpu" | "vulkan";
 
 /** node-llama-cpp's package of each build. */
 export const LLAMA_PACKAGES = { cpu: "linux-x64", vulkan: "linux-x64-vulkan" } as const;
+
 /** The build that computes where a device of Kedge does. */
 export function llamaBuild(device: "cpu" | "webgpu"): LlamaBuild {
   return device === "webgpu" ? "vulkan" : "cpu";

@@ -35,7 +35,6 @@ async function measure(
     llama.clear(text);
     tokens.push(await llama.prefill(text, prompt(text)));
   }
-  const firstIds = tokens;
   let count = work.promptTokens;
   if (work.kind === "decode") {
     began = performance.now();
@@ -45,5 +44,5 @@ async function measure(
     }
     count = batch * (work.tokens - 1);
   }
-  return { tokensPerSecond: count / (performance.now() - began) * 1000, firstIds };
+  return { tokensPerSecond: count / (performance.now() - began) * 1000 };
 }

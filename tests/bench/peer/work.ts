@@ -20,8 +20,6 @@ export type Work =
 export interface Measured {
   /** Prompt tokens of a prefill, or decoded tokens of all texts together. */
   readonly tokensPerSecond: number;
-  /** The first tokens that were chosen, in the order of the texts. */
-  readonly firstIds: readonly number[];
 }
 
 /** A side's first line. */
