@@ -50,17 +50,22 @@ export function floatPieces(format: FloatFormat): Prelude[] {
   return [...weightPreludes(format)];
 }
 
-/** Most groups of a row whose loads one thread has under way. */
-const CHUNK_MAX = 4;
-
-/** Literals of lib/q_rows.wgsl for rows of `columns`: `lanes` threads a row, `rows` rows each. */
-export function rowLiterals(columns: number, lanes: number, rows: number): Record<string, number> {
+/**
+ * Literals of lib/q_rows.wgsl for rows of `columns`: `lanes` threads a row, `rows` rows each, and
+ * at most `chunk` groups of a row whose loads one thread has under way.
+ */
+export function rowLiterals(
+  columns: number,
+  lanes: number,
+  rows: number,
+  chunk = Infinity,
+): Record<string, number> {
   const groups = groupCount(columns);
   const full = Math.floor(groups / lanes);
-  let chunk = Math.min(CHUNK_MAX, Math.max(1, full));
-  while (full % chunk !== 0) chunk--;
+  let together = Math.min(chunk, Math.max(1, full));
+  while (full % together !== 0) together--;
   const rest = groups > full * lanes ? 1 : 0;
-  return { LANES: lanes, FULL: full, CHUNK: chunk, REST: rest, ROWS: rows };
+  return { LANES: lanes, FULL: full, CHUNK: together, REST: rest, ROWS: rows };
 }
 
 /** Literals of lib/row_norm.wgsl. */

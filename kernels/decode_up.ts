@@ -34,6 +34,8 @@ const LANES = 8;
 /** Channels of one workgroup. */
 const TILE = 32;
 const THREADS = TILE * LANES;
+/** Fewer registers let more workgroups, whose choice of experts takes a while, run at a time. */
+const CHUNK = 4;
 
 export type DecodeUpPipeline = Pipeline<typeof PARAMS>;
 
@@ -56,7 +58,7 @@ export function compileDecodeUp(
     ...pieces("nan", "limbs", "order_key", "sigmoid", "row_norm", "activation_group"),
   ];
   const literals = {
-    ...rowLiterals(columns, LANES, 2),
+    ...rowLiterals(columns, LANES, 2, CHUNK),
     ...normLiterals(columns, THREADS),
     GROUP_THREADS: THREADS,
     EXPERTS: moe?.expertCount ?? 0,

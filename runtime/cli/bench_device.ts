@@ -4,8 +4,8 @@
  * on a fresh device), which costs the same time as any others.
  */
 import { openDevice } from "../engine/devices.ts";
-import { pageBytes, slotBytes } from "../engine/capacity.ts";
-import { BENCH_CPU_POOL_BYTES_MAX, PAGE_TOKENS, STEP_ROWS } from "../limits.ts";
+import { pageBytes, slotBytes, stepRows } from "../engine/capacity.ts";
+import { BENCH_CPU_POOL_BYTES_MAX, PAGE_TOKENS } from "../limits.ts";
 import type { Device, DispatchTime, LogitRow, ModelShape, StepPlan } from "../model/device.ts";
 import { startStep } from "../model/kimi_linear.ts";
 import { randomIntegers } from "./statistics.ts";
@@ -145,7 +145,7 @@ class StepRunner {
     private readonly shape: ModelShape,
     private readonly plan: DeviceBenchPlan,
   ) {
-    this.#rows = Math.max(STEP_ROWS, ...plan.batches);
+    this.#rows = Math.max(stepRows(device), ...plan.batches);
     this.#tokens = Uint32Array.from(randomIntegers(1, shape.vocabularySize, this.#rows));
   }
 

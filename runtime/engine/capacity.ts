@@ -1,6 +1,7 @@
 /** Sizes of the pools that are made once, from a model's shape and a budget of bytes. */
 import { DeviceError } from "../errors.ts";
 import {
+  GPU_STEP_ROWS,
   LOGIT_BYTES_MAX,
   MAX_EOS_IDS,
   MAX_LOGIT_BIASES,
@@ -10,7 +11,7 @@ import {
   POOL_TOKENS_PER_SLOT,
   STEP_ROWS,
 } from "../limits.ts";
-import type { Capacity, ModelShape } from "../model/device.ts";
+import type { Capacity, Device, ModelShape } from "../model/device.ts";
 
 /**
  * Edits of one sequence's logits: penalties, biases, and the stop ids of a text still too short.
@@ -29,6 +30,13 @@ export interface CapacityOptions {
   readonly memoryBytes: number | undefined;
   readonly weightBytes: number;
   readonly pieceTokens: number;
+  /** Rows of one step, see `stepRows`. */
+  readonly stepRows: number;
+}
+
+/** Rows of one step that suit a device. */
+export function stepRows({ kind, isSoftware }: Pick<Device, "kind" | "isSoftware">): number {
+  return kind === "webgpu" && !isSoftware ? GPU_STEP_ROWS : STEP_ROWS;
 }
 
 /** KDA state of one slot in bytes: f32, all layers (spec: 41 MiB in the 48B model). */
@@ -53,7 +61,7 @@ export function pageBytes({ mla, layers }: ModelShape, latentFormat: "f16" | "f3
 export function planCapacity(shape: ModelShape, options: CapacityOptions): Capacity {
   const { slots, contextTokens, latentFormat, pieceTokens } = options;
   const logitRowsMax = Math.floor(LOGIT_BYTES_MAX / (4 * shape.vocabularySize));
-  const rows = Math.max(STEP_ROWS, slots + pieceTokens);
+  const rows = Math.max(options.stepRows, slots + pieceTokens);
   const logitRowsMin = slots + pieceTokens;
   return {
     slots,
@@ -71,7 +79,7 @@ export function planCapacity(shape: ModelShape, options: CapacityOptions): Capac
 /** Least budget for weights, slots and one whole context, with what a step needs. */
 export function neededBytes(
   shape: ModelShape,
-  options: Omit<CapacityOptions, "memoryBytes" | "pieceTokens">,
+  options: Omit<CapacityOptions, "memoryBytes" | "pieceTokens" | "stepRows">,
 ): number {
   const { slots, contextTokens, latentFormat, weightBytes } = options;
   const context = Math.ceil(contextTokens / PAGE_TOKENS) * pageBytes(shape, latentFormat);

@@ -8,6 +8,7 @@
  * all of its own back and later starts again from its tokens, through the same pieces and rows as
  * the first time, which gives the same bits.
  */
+import { SHARED_STEP_ROWS } from "../limits.ts";
 import type { StepSequence } from "../model/device.ts";
 import { RequestError } from "../errors.ts";
 import type { GenerateRequest } from "./engine.ts";
@@ -222,7 +223,9 @@ export class Scheduler {
     const prompts = active.filter((sequence) => this.#pieceEnd(sequence) > sequence.past);
     const shares = new Map<Sequence, number>();
     for (const sequence of active) if (!prompts.includes(sequence)) shares.set(sequence, 1);
-    let rows = this.#limits.rows - shares.size;
+    const { rows: rowsMax, slots, pieceTokens } = this.#limits;
+    const rowsBeside = Math.max(SHARED_STEP_ROWS, slots + pieceTokens);
+    let rows = (shares.size > 0 ? Math.min(rowsMax, rowsBeside) : rowsMax) - shares.size;
     // Every running sequence may need one logit row; what is left goes to prompt log-probabilities.
     let logitRows = this.#limits.logitRows - this.#running.length;
     const weights = fairWeights(prompts);

@@ -19,7 +19,7 @@ export interface ChosenWeights {
 }
 
 /** What has to fit beside the weights, and where. */
-export type Room = Omit<CapacityOptions, "weightBytes" | "pieceTokens"> & {
+export type Room = Omit<CapacityOptions, "weightBytes" | "pieceTokens" | "stepRows"> & {
   /** "cpu" or "webgpu". */
   readonly deviceKind: string;
 };

@@ -8,7 +8,7 @@ import { CONTEXT_TOKENS_DEFAULT } from "../limits.ts";
 import type { Capacity, Device } from "../model/device.ts";
 import { loadWeights } from "../weights/loader.ts";
 import { type ModelFolder, openModelFolder } from "../weights/model_folder.ts";
-import { planCapacity } from "./capacity.ts";
+import { planCapacity, stepRows } from "./capacity.ts";
 import { openDevice } from "./devices.ts";
 import { Faults } from "./fault.ts";
 import { Generation } from "./generation.ts";
@@ -74,7 +74,13 @@ async function start(options: EngineOptions): Promise<void> {
   const room = { ...options, contextTokens, deviceKind: device.kind };
   const chosen = chooseWeights(folder.tensors.weights, options.weights, shape, room);
   const weightBytes = chosen.bytes;
-  const capacity = planCapacity(shape, { ...options, contextTokens, weightBytes, pieceTokens });
+  const capacity = planCapacity(shape, {
+    ...options,
+    contextTokens,
+    weightBytes,
+    pieceTokens,
+    stepRows: stepRows(device),
+  });
   post({
     type: "loading",
     device: device.description,

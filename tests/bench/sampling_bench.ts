@@ -88,6 +88,7 @@ async function benchDecode(directory: string): Promise<void> {
   await loadWeights(folder, device);
   const { pieceTokens } = device;
   const capacity = planCapacity(shape, {
+    stepRows: 128,
     slots: 8,
     contextTokens: 1_024,
     latentFormat: "f16",

@@ -21,6 +21,7 @@ const OPTIONS = {
   memoryBytes: undefined,
   weightBytes: 30e9,
   pieceTokens: 16,
+  stepRows: 128,
 } as const;
 
 Deno.test("slotBytes and pageBytes are what the published model needs", () => {
