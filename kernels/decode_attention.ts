@@ -60,7 +60,7 @@ export function compileDecodeAttention(
     VALUE_QUADS: Math.ceil(valueQuads(shape) / 32),
     LOADS: Math.ceil(POSITIONS * SLICES * sliceQuads / THREADS),
   };
-  const preludes = [latentPrelude(format), ...pieces("decode_splits")];
+  const preludes = [latentPrelude(format), ...pieces("decode_splits", "decode_attention_tile")];
   return decodeAttentionKernel.compile(gpu, {}, preludes, literals);
 }
 
@@ -78,7 +78,10 @@ export interface DecodeAttentionBuffers {
   readonly maxima: BufferUse;
 }
 
-/** Attention of rows [rowStart, + rowCount), each over positions up to its own, at most `lastPosition`. */
+/**
+ * Attention of rows [rowStart, + rowCount), each over positions up to its own, none of which is
+ * beyond `lastPosition`.
+ */
 export function decodeAttention(
   recorder: Recorder,
   pipeline: DecodeAttentionPipeline,

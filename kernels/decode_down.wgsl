@@ -1,6 +1,6 @@
 // The second half of a mixture of experts for sequences with one row, and what the next block
 // reads:
-//   residual += sum over the choices of weight (W_down h);  y = weight residual in activation groups
+//   residual += sum over the choices of share (W_down h);  y = weight residual
 //
 //   x           activation groups [row_count][CHOICES][groups][3 quads] = h
 //   chosen      [row_count][CHOICES] (expert, weight)

@@ -44,7 +44,7 @@ export function compileDecodeKdaStep(
 ): Promise<DecodeKdaStepPipeline> {
   const preludes = [
     ...floatPieces(gateFormat),
-    ...pieces("nan", "sigmoid", "softplus", "activation_group"),
+    ...pieces("nan", "sigmoid", "softplus", "kda_step_parts", "activation_group"),
   ];
   const gateSegments = segmentCount(gateRank);
   const literals = {

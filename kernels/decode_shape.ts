@@ -3,6 +3,9 @@ import type { Gpu } from "./gpu/gpu.ts";
 import type { Prelude } from "./gpu/kernel.ts";
 import activationGroup from "./lib/activation_group.wgsl" with { type: "text" };
 import decodeSplits from "./lib/decode_splits.wgsl" with { type: "text" };
+import chooseExperts from "./lib/choose_experts.wgsl" with { type: "text" };
+import attentionTile from "./lib/decode_attention_tile.wgsl" with { type: "text" };
+import kdaStepParts from "./lib/kda_step_parts.wgsl" with { type: "text" };
 import decodeIn from "./lib/decode_in.wgsl" with { type: "text" };
 import floatRows from "./lib/float_rows.wgsl" with { type: "text" };
 import limbs from "./lib/limbs.wgsl" with { type: "text" };
@@ -22,6 +25,9 @@ export type GroupedFormat = "q8" | "q4";
 
 const SOURCES = {
   activation_group: activationGroup,
+  choose_experts: chooseExperts,
+  decode_attention_tile: attentionTile,
+  kda_step_parts: kdaStepParts,
   decode_in: decodeIn,
   decode_splits: decodeSplits,
   float_rows: floatRows,
@@ -51,21 +57,23 @@ export function floatPieces(format: FloatFormat): Prelude[] {
 }
 
 /**
- * Literals of lib/q_rows.wgsl for rows of `columns`: `lanes` threads a row, `rows` rows each, and
- * at most `chunk` groups of a row whose loads one thread has under way.
+ * Literals of lib/q_rows.wgsl for rows of `columns`: `lanes` threads a row, `rows` rows each. With
+ * `chunk` a thread has at most as many groups' loads under way, else all.
  */
 export function rowLiterals(
   columns: number,
   lanes: number,
   rows: number,
-  chunk = Infinity,
+  chunk?: number,
 ): Record<string, number> {
   const groups = groupCount(columns);
   const full = Math.floor(groups / lanes);
-  let together = Math.min(chunk, Math.max(1, full));
+  let together = Math.max(1, Math.min(chunk ?? 1, full));
   while (full % together !== 0) together--;
+  const looped = chunk === undefined ? 0 : full;
   const rest = groups > full * lanes ? 1 : 0;
-  return { LANES: lanes, FULL: full, CHUNK: together, REST: rest, ROWS: rows };
+  const loop = { LOOPED: looped, CHUNK: together, TAIL: full - looped, REST: rest };
+  return { LANES: lanes, ROWS: rows, ...loop };
 }
 
 /** Literals of lib/row_norm.wgsl. */

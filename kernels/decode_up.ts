@@ -55,7 +55,15 @@ export function compileDecodeUp(
 ): Promise<DecodeUpPipeline> {
   const preludes = [
     ...groupedPieces(format),
-    ...pieces("nan", "limbs", "order_key", "sigmoid", "row_norm", "activation_group"),
+    ...pieces(
+      "nan",
+      "limbs",
+      "order_key",
+      "sigmoid",
+      "row_norm",
+      "choose_experts",
+      "activation_group",
+    ),
   ];
   const literals = {
     ...rowLiterals(columns, LANES, 2, CHUNK),

@@ -22,7 +22,7 @@ export interface HeadWeights {
   readonly head: Matrix;
 }
 
-/** Computes y f32 [rowCount][vocabulary] of rows u32 [rowCount] of the residual f32 [..][hidden]. */
+/** y f32 [rowCount][vocabulary] of the rows u32 [rowCount] of the residual f32 [..][hidden]. */
 export interface Head {
   encode(
     recorder: Recorder,

@@ -4,6 +4,7 @@ import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import type { BufferUse, Recorder } from "./gpu/recorder.ts";
 import source from "./kda_chunk_scan.wgsl" with { type: "text" };
 import { kdaWidths } from "./kda_shape.ts";
+import tiles from "./lib/kda_scan_tiles.wgsl" with { type: "text" };
 import { CHUNK_ROWS } from "./step_buffers.ts";
 import type { KdaShape } from "./types.ts";
 
@@ -28,6 +29,7 @@ export type KdaChunkScanPipeline = Pipeline<typeof PARAMS>;
 export const kdaChunkScanKernel = defineKernel({
   name: "kda_chunk_scan",
   source,
+  preludes: [{ name: "lib/kda_scan_tiles.wgsl", source: tiles }],
   bindings: ["read", "read", "read", "read", "read", "read", "write", "write"],
   params: PARAMS,
 });
@@ -63,7 +65,7 @@ export function compileKdaChunkScan(
     KEY_QUADS: keyQuads,
     LOADS: Math.ceil(tileBytes / 4 / THREADS),
   };
-  return kdaChunkScanKernel.compile(gpu, {}, [], literals);
+  return kdaChunkScanKernel.compile(gpu, {}, undefined, literals);
 }
 
 /** Outputs and new states of the step's `prefillCount` sequences with several rows. */

@@ -7,8 +7,8 @@
 /**
  * How the elements of a weight matrix are stored. `fp8` is e4m3fn (no infinities, NaN 0x7f). `q8`
  * and `q4` are symmetric integers in groups of 32 columns with an f16 scale each: value[r][c] =
- * q[r][c] * scale[r][floor(c / 32)]. q8: one signed byte an element, -127 to 127. q4: two elements a
- * byte, the even column in the low half, each stored as q + 8, q from -8 to 7.
+ * q[r][c] * scale[r][floor(c / 32)]. q8: one signed byte an element. q4: two elements a byte, the
+ * even column in the low half, each stored as q + 8, q from -8 to 7.
  */
 export type WeightFormat = "f32" | "f16" | "bf16" | "fp8" | "q8" | "q4";
 

@@ -1,4 +1,5 @@
 /** The webgpu device: the model's blocks as WGSL kernels, on any adapter. */
+import type { Blocks } from "./blocks.ts";
 import { DecodeBlocks } from "./decode.ts";
 import { decodeFit } from "./decode_fit.ts";
 import { Embedding } from "./embedding.ts";
@@ -8,13 +9,14 @@ import { Readback } from "./gpu/readback.ts";
 import { Recorder } from "./gpu/recorder.ts";
 import { type DispatchTime, Timestamps } from "./gpu/timestamps.ts";
 import { KdaBlock } from "./kda.ts";
-import { allocateKdaState, type KdaLayerState, kdaStateFloats } from "./kda_state.ts";
+import { allocateKdaState, kdaStateFloats } from "./kda_state.ts";
 import { allocateLatents, readLatents } from "./latent_cache.ts";
 import { BEST_ROW_BYTES, Logits, readCandidates, showMasked, SUM_ROW_BYTES } from "./logits.ts";
 import { MlaBlock } from "./mla.ts";
 import { Projections } from "./projection.ts";
 import { scratch } from "./scratch.ts";
 import { CHUNK_ROWS, StepBuffers, type StepTables } from "./step_buffers.ts";
+import { inInternalOrder, inPlanOrder, routedChoices } from "./step_order.ts";
 import type {
   Capacity,
   KdaState,
@@ -31,28 +33,6 @@ const STEPS_IN_FLIGHT = 2;
 
 /** Bytes written before the queue is emptied: WebGPU keeps a copy of each write until then. */
 const WRITE_WINDOW_BYTES = 64 << 20;
-
-/** Everything that `configure` makes. */
-interface Blocks {
-  readonly capacity: Capacity;
-  readonly step: StepBuffers;
-  readonly embedding: Embedding;
-  readonly kda: KdaBlock;
-  readonly mla: MlaBlock;
-  readonly dense: DenseBlock;
-  readonly moe: MoeBlock;
-  readonly logits: Logits;
-  /** Sequences with one row go through these, where the model's weights allow it. */
-  readonly decode: DecodeBlocks | null;
-  readonly readback: Readback;
-  /** Results of steps, in turns: one may be outstanding while the next is recorded. */
-  readonly results: readonly Readback[];
-  /** f32 [rows][hidden]. */
-  readonly residual: GPUBuffer;
-  /** By layer; undefined where the layer's mixer is the other one. */
-  readonly kdaStates: readonly (KdaLayerState | undefined)[];
-  readonly latents: readonly (GPUBuffer | undefined)[];
-}
 
 export class WebGpuDevice {
   readonly kind = "webgpu";
@@ -318,21 +298,16 @@ export class WebGpuDevice {
   async readRouting(): Promise<{ experts: Uint32Array; weights: Float32Array }> {
     const { moe, decode, step } = this.#ready();
     const { expertsPerToken } = this.shape.moe;
-    const rest = this.#rest().rowCount;
-    const generic = moe.choices * rest;
-    const experts = [...new Uint32Array((await this.#floats(moe.chosen, 0, generic)).buffer)];
-    const weights = [...await this.#floats(moe.weights, 0, generic)];
-    if (decode !== null) {
-      const pairs = await this.#floats(decode.chosen, 0, 2 * moe.choices * step.decodeCount);
-      experts.push(...new Uint32Array(pairs.buffer).filter((_, index) => index % 2 === 0));
-      weights.push(...pairs.filter((_, index) => index % 2 === 1));
-    }
-    // The shared expert, which may be the last choice, is no choice of the router.
-    const isRouted = (_: number, index: number) => index % moe.choices < expertsPerToken;
-    const order = step.internalRows;
+    const count = moe.choices * this.#rest().rowCount;
+    const experts = new Uint32Array((await this.#floats(moe.chosen, 0, count)).buffer);
+    const weights = await this.#floats(moe.weights, 0, count);
+    const pairs = decode === null
+      ? new Float32Array(0)
+      : await this.#floats(decode.chosen, 0, 2 * moe.choices * step.decodeCount);
+    const chosen = routedChoices(experts, weights, pairs, moe.choices, expertsPerToken);
     return {
-      experts: inPlanOrder(Uint32Array.from(experts.filter(isRouted)), order, expertsPerToken),
-      weights: inPlanOrder(Float32Array.from(weights.filter(isRouted)), order, expertsPerToken),
+      experts: inPlanOrder(chosen.experts, step.internalRows, expertsPerToken),
+      weights: inPlanOrder(chosen.weights, step.internalRows, expertsPerToken),
     };
   }
 
@@ -408,24 +383,4 @@ export class WebGpuDevice {
     if (this.#blocks === null) throw new Error("use the device: wanted configure first");
     return this.#blocks;
   }
-}
-
-/** Elements of a plan's rows where the tables have the rows. */
-function inInternalOrder<T extends Uint32Array | Int32Array>(plan: T, rows: Uint32Array): T {
-  const result = plan.slice() as T;
-  rows.forEach((internal, row) => result[internal] = plan[row]!);
-  return result;
-}
-
-/** [rows][width] of the tables in the order of the plan. */
-function inPlanOrder<T extends Uint32Array | Float32Array>(
-  values: T,
-  rows: Uint32Array,
-  width: number,
-): T {
-  const result = values.slice() as T;
-  rows.forEach((internal, row) => {
-    result.set(values.subarray(internal * width, (internal + 1) * width), row * width);
-  });
-  return result;
 }

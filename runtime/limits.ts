@@ -156,13 +156,13 @@ export const STREAM_STATUS_WAIT_MS = 250;
 
 // Engine.
 
-/** Rows of one step where a CPU computes: a prompt's piece delays other streams by a step at most. */
+/** Rows of one step on a CPU: a prompt's piece delays other streams by one step at most. */
 export const STEP_ROWS = 128;
 /**
  * Rows of one step on a GPU: a mixture of 256 experts is read whole for a few hundred rows, so that
  * longer pieces cost little more.
  */
-export const GPU_STEP_ROWS = 1_024;
+export const GPU_STEP_ROWS = 2_048;
 /** Rows of a step beside sequences that decode, which wait for it. */
 export const SHARED_STEP_ROWS = 256;
 /** Sequences that run at once unless told otherwise. */

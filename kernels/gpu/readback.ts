@@ -21,6 +21,23 @@ export interface ReadPart {
   readonly bytes: number;
 }
 
+/** `bytes` bytes that `record` copies into a buffer made for them, awaited: to be used seldom. */
+export async function readSeldom(
+  gpu: Gpu,
+  bytes: number,
+  record: (encoder: GPUCommandEncoder, staging: GPUBuffer) => void,
+): Promise<ArrayBuffer> {
+  const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+  const staging = gpu.device.createBuffer({ label: "read seldom", size: bytes, usage });
+  const encoder = gpu.device.createCommandEncoder();
+  record(encoder, staging);
+  gpu.device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(GPUMapMode.READ);
+  const data = staging.getMappedRange().slice(0);
+  staging.destroy();
+  return data;
+}
+
 export class Readback {
   readonly #gpu: Gpu;
   readonly #staging: GPUBuffer;

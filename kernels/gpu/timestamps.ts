@@ -1,5 +1,6 @@
 /** Times of single dispatches, by timestamp queries. */
 import type { Gpu } from "./gpu.ts";
+import { readSeldom } from "./readback.ts";
 
 /** Dispatches whose times are held. */
 const DISPATCHES_MAX = 2_000;
@@ -38,20 +39,15 @@ export class Timestamps {
     };
   }
 
-  /** The times of all dispatches since it was made, in their order. They must have been submitted. */
+  /** The times of all dispatches since it was made, in order. They must have been submitted. */
   async take(): Promise<DispatchTime[]> {
-    const { device } = this.gpu;
-    const bytes = 16 * this.#kernels.length;
-    if (bytes === 0) return [];
-    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-    const staging = device.createBuffer({ label: "timestamps", size: bytes, usage });
-    const encoder = device.createCommandEncoder();
-    encoder.resolveQuerySet(this.#queries, 0, 2 * this.#kernels.length, this.#resolved, 0);
-    encoder.copyBufferToBuffer(this.#resolved, 0, staging, 0, bytes);
-    device.queue.submit([encoder.finish()]);
-    await staging.mapAsync(GPUMapMode.READ);
-    const times = new BigUint64Array(staging.getMappedRange().slice(0));
-    staging.destroy();
+    const count = 2 * this.#kernels.length;
+    if (count === 0) return [];
+    const data = await readSeldom(this.gpu, 8 * count, (encoder, staging) => {
+      encoder.resolveQuerySet(this.#queries, 0, count, this.#resolved, 0);
+      encoder.copyBufferToBuffer(this.#resolved, 0, staging, 0, 8 * count);
+    });
+    const times = new BigUint64Array(data);
     return this.#kernels.map((kernel, index) => ({
       kernel,
       nanoseconds: Number(times[2 * index + 1]! - times[2 * index]!),

@@ -10,9 +10,9 @@
  *     }
  *
  * The bound may be a literal, a module-level `const` with a literal value, or one of `constants`:
- * those of other pieces of the shader and the `override`s that the pipeline sets. Marked loops nest.
- * The variable is replaced by its value as a whole word, and constant expressions in brackets are
- * left to the compiler.
+ * those of other pieces of the shader and the `override`s that the pipeline sets. Marked loops
+ * nest. The variable is replaced by its value as a whole word, and constant expressions in brackets
+ * are left to the compiler.
  */
 
 const MARK = /^[ \t]*\/\/ @unroll[ \t]*$/;

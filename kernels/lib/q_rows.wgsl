@@ -6,13 +6,15 @@
 //
 // The kernel declares blocks, x: array<vec4<u32>>, the latter in groups of three quads
 // (lib/activation_group.wgsl), and fn x_scale(quad, info) -> f32, the scale of the group whose
-// third quad is `info`. Loops: FULL / CHUNK turns. The constants are set by the host.
+// third quad is `info`. Loops: LOOPED / CHUNK turns. The constants are set by the host.
 
 const LANES: u32 = 8u;
-// Groups that every lane takes, CHUNK of them at a time: their loads are under way together, and
-// more would take registers from other workgroups. REST is 1 where the first lanes take one more.
-const FULL: u32 = 1u;
+// Groups that every lane takes: LOOPED of them CHUNK at a time, whose loads are under way together
+// (more would take registers from other workgroups), then TAIL without a loop. REST is 1 where the
+// first lanes take one more.
+const LOOPED: u32 = 0u;
 const CHUNK: u32 = 1u;
+const TAIL: u32 = 1u;
 const REST: u32 = 0u;
 // Rows of weights that one thread takes.
 const ROWS: u32 = 1u;
@@ -61,16 +63,20 @@ fn lane_products(
   block: Block, row: u32, row_step: u32, row_last: u32, lane: u32, x_quad: u32,
 ) -> array<f32, ROWS> {
   var sums = array<f32, ROWS>();
-  for (var first = lane; first < FULL * LANES; first += CHUNK * LANES) {
+  for (var first = lane; first < LOOPED * LANES; first += CHUNK * LANES) {
     // @unroll
     for (var i = 0u; i < CHUNK; i++) {
       add_group(&sums, block, row, row_step, row_last, first + i * LANES, x_quad);
     }
   }
   // @unroll
+  for (var i = 0u; i < TAIL; i++) {
+    add_group(&sums, block, row, row_step, row_last, lane + (LOOPED + i) * LANES, x_quad);
+  }
+  // @unroll
   for (var i = 0u; i < REST; i++) {
-    if (lane + FULL * LANES < block.groups) {
-      add_group(&sums, block, row, row_step, row_last, lane + FULL * LANES, x_quad);
+    if (lane + (LOOPED + TAIL) * LANES < block.groups) {
+      add_group(&sums, block, row, row_step, row_last, lane + (LOOPED + TAIL) * LANES, x_quad);
     }
   }
   return sums;

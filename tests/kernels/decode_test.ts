@@ -1,6 +1,8 @@
 /**
- * The fused kernels for sequences with one row against the generic ones, which have references of
- * their own, block by block; and a whole model against the reference in f64.
+ * The fused kernels for sequences with one row (decode_prepare, decode_kda_in, decode_kda_step,
+ * decode_out, decode_mla_in, decode_attention, decode_values, decode_up, decode_down, decode_head),
+ * block by block, against the reference in f64, which does not round activations, and against the
+ * generic kernels, which round alike and have references of their own.
  */
 import assert from "node:assert";
 import type { Capacity, ModelShape, StepPlan } from "../../kernels/types.ts";

@@ -1,0 +1,139 @@
+/** Pipelines and activations of the fused kernels for sequences with one row. */
+import {
+  compileDecodeAttention,
+  DECODE_SPLITS,
+  type DecodeAttentionPipeline,
+} from "./decode_attention.ts";
+import { compileDecodeDown, type DecodeDownPipeline } from "./decode_down.ts";
+import type { DecodeFormats } from "./decode_fit.ts";
+import { compileDecodeKdaIn, type DecodeKdaInPipeline } from "./decode_kda_in.ts";
+import { compileDecodeKdaStep, type DecodeKdaStepPipeline } from "./decode_kda_step.ts";
+import { compileDecodeMlaIn, type DecodeMlaInPipeline } from "./decode_mla_in.ts";
+import { compileDecodeOut, type DecodeOutPipeline } from "./decode_out.ts";
+import { compileDecodePrepare, type DecodePreparePipeline } from "./decode_prepare.ts";
+import { activationGroups } from "./decode_shape.ts";
+import { compileDecodeUp, type DecodeUpPipeline } from "./decode_up.ts";
+import { compileDecodeValues, type DecodeValuesPipeline } from "./decode_values.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { kdaWidths } from "./kda_shape.ts";
+import { latentQuads } from "./latent_cache.ts";
+import { compileMlaAbsorb, type MlaAbsorbPipeline } from "./mla_absorb.ts";
+import { valueQuads } from "./mla_attention.ts";
+import { compileMlaLatent, type MlaLatentPipeline } from "./mla_latent.ts";
+import { scratch } from "./scratch.ts";
+import type { Capacity, ModelShape } from "./types.ts";
+
+/** Softmaxes of splits that are held at once; a step's rows go through in batches of this size. */
+const SPLIT_BYTES = 64 << 20;
+
+export interface DecodePipelines {
+  readonly prepare: DecodePreparePipeline;
+  readonly kdaIn: DecodeKdaInPipeline;
+  readonly kdaStep: DecodeKdaStepPipeline;
+  readonly kdaOut: DecodeOutPipeline;
+  readonly mlaIn: DecodeMlaInPipeline;
+  readonly latent: MlaLatentPipeline;
+  readonly absorb: MlaAbsorbPipeline;
+  readonly attention: DecodeAttentionPipeline;
+  readonly values: DecodeValuesPipeline;
+  readonly mlaOut: DecodeOutPipeline;
+  readonly denseUp: DecodeUpPipeline;
+  readonly denseDown: DecodeOutPipeline;
+  readonly moeUp: DecodeUpPipeline;
+  readonly moeDown: DecodeDownPipeline;
+}
+
+/** Activations of the rows of sequences with one row; groups as in lib/activation_group.wgsl. */
+export interface DecodeBuffers {
+  /** [sequences][hidden]: what the next block reads, as groups and as f32. */
+  readonly x: GPUBuffer;
+  readonly scaled: GPUBuffer;
+  /** f32 [sequences][q | k | v | f_a | g_a | b]. */
+  readonly mixed: GPUBuffer;
+  /** Groups of a mixer's output. */
+  readonly o: GPUBuffer;
+  /** Groups [sequences][choices][width] of a feed-forward block. */
+  readonly h: GPUBuffer;
+  /** [sequences][choices] (expert, weight). */
+  readonly chosen: GPUBuffer;
+  /** i32 [sequences][experts][3]. */
+  readonly limbs: GPUBuffer;
+  /** f32, see mla.ts; splits as in lib/decode_splits.wgsl. */
+  readonly queries: GPUBuffer;
+  readonly compressed: GPUBuffer;
+  readonly absorbed: GPUBuffer;
+  readonly sums: GPUBuffer;
+  readonly maxima: GPUBuffer;
+}
+
+/** For the formats that `decodeFit` found; `choices`: matrices that work on a row. */
+export async function compileDecode(
+  gpu: Gpu,
+  shape: ModelShape,
+  { pageTokens, pagesPerSequence, latentFormat }: Capacity,
+  { main, low, gates, kvA, kvB, router, ranks }: DecodeFormats,
+  choices: number,
+): Promise<DecodePipelines> {
+  const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
+  const tokens = pageTokens * pagesPerSequence;
+  const out = (columns: number, headDim: number) =>
+    compileDecodeOut(gpu, main, router, columns, headDim);
+  const [prepare, kdaIn, kdaStep, kdaOut, mlaIn, latent, absorb] = await Promise.all([
+    compileDecodePrepare(gpu),
+    compileDecodeKdaIn(gpu, main, low, hidden, kda),
+    compileDecodeKdaStep(gpu, gates, kda.keyDim, ranks),
+    out(kda.headCount * kda.valueDim, kda.valueDim),
+    compileDecodeMlaIn(gpu, main, kvA, hidden),
+    compileMlaLatent(gpu, latentFormat),
+    compileMlaAbsorb(gpu, kvB),
+  ]);
+  const [attention, values, mlaOut, denseUp, denseDown, moeUp, moeDown] = await Promise.all([
+    compileDecodeAttention(gpu, mla, latentFormat, tokens),
+    compileDecodeValues(gpu, kvB, mla),
+    out(mla.headCount * mla.valueDim, 0),
+    compileDecodeUp(gpu, main, hidden, null),
+    out(denseIntermediateSize, 0),
+    compileDecodeUp(gpu, main, hidden, moe),
+    compileDecodeDown(gpu, main, moe.intermediateSize, choices),
+  ]);
+  const kdaPipelines = { prepare, kdaIn, kdaStep, kdaOut };
+  const mlaPipelines = { mlaIn, latent, absorb, attention, values, mlaOut };
+  return { ...kdaPipelines, ...mlaPipelines, denseUp, denseDown, moeUp, moeDown };
+}
+
+/** At least one row, and as many as SPLIT_BYTES hold. */
+export function splitRowsOf({ mla }: ModelShape, { sequences }: Capacity): number {
+  const rowBytes = 16 * DECODE_SPLITS * mla.headCount * valueQuads(mla);
+  return Math.max(1, Math.min(sequences, Math.floor(SPLIT_BYTES / rowBytes)));
+}
+
+/** Activations of as many rows as there are sequences. */
+export function allocateDecode(
+  gpu: Gpu,
+  shape: ModelShape,
+  capacity: Capacity,
+  choices: number,
+  splitRows: number,
+): DecodeBuffers {
+  const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
+  const rows = capacity.sequences;
+  const groups = (label: string, columns: number) =>
+    activationGroups(gpu, `decode ${label}`, rows, columns);
+  const floats = (label: string, count: number) => scratch(gpu, `decode ${label}`, rows * count);
+  const { mixed, values } = kdaWidths(kda);
+  const splits = DECODE_SPLITS * mla.headCount;
+  return {
+    x: groups("x", hidden),
+    scaled: floats("x, f32", hidden),
+    mixed: floats("KDA projections", mixed + kda.keyDim + kda.valueDim + kda.headCount),
+    o: groups("mixer output", Math.max(values, mla.headCount * mla.valueDim)),
+    h: groups("hidden", Math.max(choices * moe.intermediateSize, denseIntermediateSize)),
+    chosen: floats("chosen experts", 2 * choices),
+    limbs: floats("router sums", Math.max(1, 3 * moe.expertCount)),
+    queries: floats("MLA queries", mla.headCount * (mla.nopeDim + mla.sharedKeyDim)),
+    compressed: floats("MLA latents before the norm", mla.latentDim + mla.sharedKeyDim),
+    absorbed: floats("MLA absorbed queries", mla.headCount * 4 * latentQuads(mla)),
+    sums: scratch(gpu, "decode MLA split sums", splitRows * splits * 4 * valueQuads(mla)),
+    maxima: scratch(gpu, "decode MLA split maxima", splitRows * splits * 2),
+  };
+}
