@@ -205,6 +205,9 @@ export const WATCHDOG_SOFTWARE_FACTOR = 12;
 export const DEATHS_MAX = 3;
 export const DEATHS_WINDOW_MS = 60_000;
 
+/** Threads of the cpu device: more would wait for memory, and each has scratch of its own. */
+export const MAX_CPU_THREADS = 16;
+
 // Command line.
 
 /** One file of the test suite: the slowest ones run whole models on a software adapter. */

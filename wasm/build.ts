@@ -17,6 +17,8 @@ interface Variant {
   readonly targetFeatures: string;
   /** Bytes of stack; undefined: the linker's 1 MiB. */
   readonly stackBytes?: number;
+  /** Whether several threads share one memory. */
+  readonly threads?: boolean;
 }
 
 export interface BuildRecord {
@@ -28,14 +30,28 @@ export interface BuildRecord {
   readonly wasmBindgen: string;
 }
 
+const threadFeatures = "+atomics,+bulk-memory,+mutable-globals";
+
+/** What the linker must be told for a memory that threads share: 4 GiB at most, handed in. */
+const threadLinking = [
+  ...["--shared-memory", "--import-memory", `--max-memory=${2 ** 32}`],
+  ...["__wasm_init_tls", "__tls_size", "__tls_align", "__tls_base"].map((name) =>
+    `--export=${name}`
+  ),
+].flatMap((argument) => ["-C", `link-arg=${argument}`]);
+
 export const crates: Readonly<Record<string, readonly Variant[]>> = {
   text: [{ folder: "", targetFeatures: "+simd128,+relaxed-simd" }],
   quantize: [{ folder: "", targetFeatures: "+simd128" }],
   // Compiling a grammar calls itself for each property of a schema.
   grammar: [{ folder: "", targetFeatures: "+simd128", stackBytes: 2 ** 25 }],
   cpu: [
-    { folder: "simd128", targetFeatures: "+simd128" },
-    { folder: "relaxed-simd", targetFeatures: "+simd128,+relaxed-simd" },
+    { folder: "simd128", targetFeatures: `+simd128,${threadFeatures}`, threads: true },
+    {
+      folder: "relaxed-simd",
+      targetFeatures: `+simd128,+relaxed-simd,${threadFeatures}`,
+      threads: true,
+    },
   ],
 };
 
@@ -79,9 +95,10 @@ async function buildPackage(
     [toolchain.rustSource, "rust"],
     [toolchain.sysroot, "sysroot"],
   ].map(([from, to]) => `--remap-path-prefix=${from}=${to}`);
-  const { targetFeatures, stackBytes } = variant;
+  const { targetFeatures, stackBytes, threads } = variant;
   const stack = stackBytes === undefined ? [] : ["-C", `link-arg=-zstack-size=${stackBytes}`];
   const flags = ["-C", `target-feature=${targetFeatures}`, ...stack, ...remap];
+  if (threads) flags.push(...threadLinking);
   await run(toolchain.cargo, [
     "build",
     "--release",

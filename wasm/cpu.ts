@@ -1,11 +1,12 @@
 /**
- * The cpu device: every block of the model in WebAssembly SIMD, on the calling thread. Satisfies
- * `Device` of `runtime/model/device.ts`, where each method is described.
+ * The cpu device: every block of the model in WebAssembly SIMD, on the calling thread and its
+ * helpers. Satisfies `Device` of `runtime/model/device.ts`, where each method is described.
  */
 import { maskLogits } from "./bit_mask.ts";
 import { type CpuModule, type CpuVariant, loadModule, preferredVariant } from "./cpu_module.ts";
 import { checkCapacity, checkPages, checkPlan, checkSlot } from "./cpu_plan.ts";
 import { checkShape, checkTensors } from "./cpu_tensors.ts";
+import { HelperThreads } from "./cpu_threads.ts";
 import type {
   Capacity,
   KdaState,
@@ -14,7 +15,6 @@ import type {
   PendingStep,
   StepPlan,
   TensorSpec,
-  WeightFormat,
 } from "./cpu_types.ts";
 
 /** wasm32 addresses. */
@@ -24,8 +24,10 @@ const RESERVED_BYTES = 64 * 2 ** 20;
 /** Longest piece copied into WebAssembly memory at once. */
 const PIECE_BYTES = 1 << 20;
 
-const FORMAT_CODES = { f32: 0, f16: 1, bf16: 2, fp8: 3 } as const;
+const FORMAT_CODES = { f32: 0, f16: 1, bf16: 2, fp8: 3, q8: 4, q4: 5 } as const;
 const FORMAT_BYTES = { f32: 4, f16: 2, bf16: 2, fp8: 1, q8: 1, q4: 0.5 } as const;
+/** Columns of a group of q8 and q4. */
+const GROUP = 32;
 
 /** Bytes held by the live devices of each build, which share one memory. */
 const heldBytes = new Map<CpuVariant, number>();
@@ -46,6 +48,8 @@ export class CpuDevice {
   readonly #module: CpuModule;
   readonly #cpu: InstanceType<CpuModule["bindings"]["Cpu"]>;
   readonly #tensors = new Map<string, TensorSpec>();
+  readonly #threads: number;
+  readonly #helpers: HelperThreads;
   #capacity: Capacity | null = null;
   #plan: StepPlan | null = null;
   /** Of the step's logit rows. */
@@ -53,13 +57,18 @@ export class CpuDevice {
   #allocatedBytes = 0;
   #destroyed = false;
 
-  /** `variant`: which build; by default the faster one that the engine runs. */
-  constructor(shape: ModelShape, variant: CpuVariant = preferredVariant()) {
+  /**
+   * `variant`: which build; by default the faster one that the engine runs. `threads`: how many
+   * compute, the calling one included.
+   */
+  constructor(shape: ModelShape, variant: CpuVariant = preferredVariant(), threads = 1) {
     checkShape(shape);
     this.#shape = shape;
+    this.#threads = threads;
     this.#variant = variant;
     this.#module = loadModule(variant);
-    this.description = variant === "relaxed-simd" ? "WASM relaxed SIMD" : "WASM SIMD128";
+    this.description = (variant === "relaxed-simd" ? "WASM relaxed SIMD" : "WASM SIMD128") +
+      (threads === 1 ? "" : `, ${threads} threads`);
     const { kda, mla, moe } = shape;
     this.#cpu = new this.#module.bindings.Cpu(
       Uint32Array.of(
@@ -74,6 +83,7 @@ export class CpuDevice {
         (layer) => (layer.mixer === "mla" ? 1 : 0) | (layer.feedForward === "moe" ? 2 : 0),
       ),
     );
+    this.#helpers = new HelperThreads(this.#cpu);
   }
 
   get allocatedBytes(): number {
@@ -88,13 +98,13 @@ export class CpuDevice {
     let bytes = 0;
     for (const { format, matrices, rows, columns, scale } of tensors) {
       const columnsPerScale = Math.min(scale?.columnsPerScale ?? columns, columns);
-      bytes += matrices * matrixBytes(formatCode(format), rows, columns, columnsPerScale);
+      bytes += matrices * matrixBytes(FORMAT_CODES[format], rows, columns, columnsPerScale);
     }
     this.#reserve("declare tensors", bytes);
     for (const { key, format, matrices, rows, columns, scale } of tensors) {
       this.#cpu.declare(
         key,
-        formatCode(format),
+        FORMAT_CODES[format],
         matrices,
         rows,
         columns,
@@ -106,18 +116,14 @@ export class CpuDevice {
   }
 
   write(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
-    const spec = this.#loading("write", key, matrix);
-    const size = FORMAT_BYTES[spec.format];
-    const limit = spec.rows * spec.columns * size;
-    const end = byteOffset + bytes.length;
-    if (
-      byteOffset % size !== 0 || bytes.length % size !== 0 || !(byteOffset >= 0 && end <= limit)
-    ) {
-      throw new Error(
-        `write tensor "${key}": wanted whole elements within ${limit} bytes, ` +
-          `found [${byteOffset}, ${end})`,
-      );
-    }
+    const { format, rows, columns } = this.#loading("write", key, matrix);
+    const grouped = format === "q8" || format === "q4";
+    const size = FORMAT_BYTES[format];
+    const stored = grouped ? Math.ceil(columns / GROUP) * GROUP : columns;
+    checkPiece(`write tensor "${key}"`, "elements", byteOffset, bytes, {
+      size: Math.max(1, size),
+      limit: rows * stored * size,
+    });
     for (let start = 0; start < bytes.length; start += PIECE_BYTES) {
       const piece = bytes.subarray(start, start + PIECE_BYTES);
       this.#cpu.write(key, matrix, byteOffset + start, piece);
@@ -137,15 +143,22 @@ export class CpuDevice {
     this.#cpu.writeScales(key, matrix, scales);
   }
 
-  writeGroupScales(key: string): void {
-    throw new Error(`write group scales of tensor "${key}": wanted q8 or q4, which cpu has not`);
+  writeGroupScales(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
+    const { format, rows, columns } = this.#loading("write group scales of", key, matrix);
+    if (format !== "q8" && format !== "q4") {
+      throw new Error(`write group scales of tensor "${key}": wanted q8 or q4, found ${format}`);
+    }
+    const rowBytes = 4 * Math.ceil(columns / GROUP / 2);
+    const action = `write group scales of tensor "${key}"`;
+    const unit = { size: rowBytes, limit: rows * rowBytes };
+    checkPiece(action, "rows", byteOffset, bytes, unit);
+    this.#cpu.writeGroupScales(key, matrix, byteOffset, bytes);
   }
 
   timeDispatches(): Promise<null> {
     return Promise.resolve(null);
   }
 
-  // deno-lint-ignore require-await -- the seam is asynchronous: other devices build pipelines here
   async configure(capacity: Capacity): Promise<void> {
     this.#alive("configure");
     if (this.#capacity !== null) throw new Error("configure device: configured before");
@@ -153,10 +166,12 @@ export class CpuDevice {
     checkCapacity(capacity);
     const bounds = Uint32Array.of(
       ...[capacity.slots, capacity.pages, capacity.pageTokens, capacity.rows],
-      ...[capacity.logitRows, capacity.latentFormat === "f16" ? 1 : 0],
+      ...[capacity.logitRows, capacity.latentFormat === "f16" ? 1 : 0, this.#threads],
     );
     this.#reserve("configure device", this.#cpu.configureBytes(bounds));
     this.#cpu.configure(bounds);
+    const { module, memory } = this.#module;
+    await this.#helpers.start(this.#threads - 1, { variant: this.#variant, module, memory });
     this.#capacity = capacity;
   }
 
@@ -283,6 +298,7 @@ export class CpuDevice {
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
+    this.#helpers.stop();
     this.#cpu.free();
     const held = heldBytes.get(this.#variant) ?? 0;
     heldBytes.set(this.#variant, held - this.#allocatedBytes);
@@ -360,9 +376,17 @@ function editLogits(logits: Float32Array, { ids, divide, add }: LogitEdits): voi
   });
 }
 
-function formatCode(format: WeightFormat): number {
-  if (format === "q8" || format === "q4") {
-    throw new Error(`declare tensors: wanted f32, f16, bf16 or fp8, found ${format}`);
-  }
-  return FORMAT_CODES[format];
+/** Throws unless `bytes` at `offset` are whole units of `size` bytes within `limit` bytes. */
+function checkPiece(
+  action: string,
+  units: string,
+  offset: number,
+  bytes: Uint8Array,
+  { size, limit }: { size: number; limit: number },
+): void {
+  const end = offset + bytes.length;
+  if (offset % size === 0 && end % size === 0 && offset >= 0 && end <= limit) return;
+  throw new Error(
+    `${action}: wanted whole ${units} within ${limit} bytes, found [${offset}, ${end})`,
+  );
 }

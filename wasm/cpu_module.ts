@@ -4,9 +4,10 @@ import * as relaxed from "./cpu/pkg/relaxed-simd/kedge_cpu.js";
 
 export type CpuVariant = "simd128" | "relaxed-simd";
 
-/** A loaded build and its memory, which all devices of that build share. */
+/** A loaded build and its memory, which all devices of that build and their helpers share. */
 export interface CpuModule {
   readonly bindings: typeof baseline;
+  readonly module: WebAssembly.Module;
   readonly memory: WebAssembly.Memory;
 }
 
@@ -24,17 +25,23 @@ export function preferredVariant(): CpuVariant {
   return WebAssembly.validate(relaxedProbe) ? "relaxed-simd" : "simd128";
 }
 
+/** The glue of a build, which holds one instance on each JavaScript thread. */
+export function bindingsOf(variant: CpuVariant): typeof baseline {
+  return variant === "relaxed-simd" ? relaxed : baseline;
+}
+
 const loaded = new Map<CpuVariant, CpuModule>();
 
 /** Compiles and instantiates a build on first use. */
 export function loadModule(variant: CpuVariant): CpuModule {
-  let module = loaded.get(variant);
-  if (module === undefined) {
-    const bindings = variant === "relaxed-simd" ? relaxed : baseline;
+  let entry = loaded.get(variant);
+  if (entry === undefined) {
+    const bindings = bindingsOf(variant);
     const file = new URL(`./cpu/pkg/${variant}/kedge_cpu_bg.wasm`, import.meta.url);
-    const { memory } = bindings.initSync({ module: Deno.readFileSync(file) });
-    module = { bindings, memory };
-    loaded.set(variant, module);
+    const module = new WebAssembly.Module(Deno.readFileSync(file));
+    const { memory } = bindings.initSync({ module });
+    entry = { bindings, module, memory };
+    loaded.set(variant, entry);
   }
-  return module;
+  return entry;
 }

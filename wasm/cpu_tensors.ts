@@ -136,8 +136,10 @@ function checkTensor(want: Wanted, spec: TensorSpec, all: ReadonlyMap<string, Te
         `found ${spec.matrices} x [${spec.rows}, ${spec.columns}]`,
     );
   }
-  if (!["f32", "f16", "bf16", "fp8"].includes(spec.format)) {
-    throw new Error(`${action}: wanted format f32, f16, bf16 or fp8, found "${spec.format}"`);
+  if (!["f32", "f16", "bf16", "fp8", "q8", "q4"].includes(spec.format)) {
+    throw new Error(
+      `${action}: wanted format f32, f16, bf16, fp8, q8 or q4, found "${spec.format}"`,
+    );
   }
   if (want.f32 && spec.format !== "f32") {
     throw new Error(`${action}: wanted format "f32", found "${spec.format}"`);

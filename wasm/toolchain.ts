@@ -39,25 +39,33 @@ function exists(path: string): boolean {
 
 type Compiler = Omit<Toolchain, "wasmBindgen" | "wasmBindgenVersion" | "cargoHome">;
 
-/** A rustc that has the target installed, as rustup gives it. */
+/**
+ * The standard library is compiled as well: the one that comes compiled can't share its memory
+ * between threads.
+ */
+const buildStd = {
+  cargoArgs: ["-Z", "build-std=std,panic_abort"],
+  // -Z build-std is for nightly compilers only; this lifts the check.
+  env: { RUSTC_BOOTSTRAP: "1" },
+};
+
+/** A rustc that has the standard library's sources, as rustup gives them. */
 function findPlainCompiler(): Compiler | null {
-  const libraries = firstLine("rustc", "--print", "target-libdir", "--target", target);
-  if (libraries === null || !exists(libraries) || firstLine("cargo", "--version") === null) {
-    return null;
-  }
-  const sysroot = firstLine("rustc", "--print", "sysroot")!;
+  const sysroot = firstLine("rustc", "--print", "sysroot");
+  if (sysroot === null || firstLine("cargo", "--version") === null) return null;
+  const rustSource = `${sysroot}/lib/rustlib/src/rust`;
+  if (!exists(`${rustSource}/library/std/Cargo.toml`)) return null;
   return {
+    ...buildStd,
     cargo: "cargo",
-    cargoArgs: [],
-    env: {},
     sysroot,
-    rustSource: `${sysroot}/lib/rustlib/src/rust`,
+    rustSource,
     rustcVersion: firstLine("rustc", "--version")!,
     linkerVersion: "rust-lld",
   };
 }
 
-/** Debian's packages rustc-web, cargo-web, rust-web-src and lld-14: std is compiled as well. */
+/** Debian's packages rustc-web, cargo-web, rust-web-src and lld-14. */
 function findDebianCompiler(): Compiler | null {
   const [rustc, cargo, source] = ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/lib/rustlib/src/rust"];
   const linker = "wasm-ld-14";
@@ -66,12 +74,11 @@ function findDebianCompiler(): Compiler | null {
   if (rustcVersion === null || linkerVersion === null) return null;
   if (!exists(cargo) || !exists(`${source}/library/std/Cargo.toml`)) return null;
   return {
+    ...buildStd,
     cargo,
-    cargoArgs: ["-Z", "build-std=std,panic_abort"],
     env: {
+      ...buildStd.env,
       RUSTC: rustc,
-      // -Z build-std is for nightly compilers only; this lifts the check on a packaged one.
-      RUSTC_BOOTSTRAP: "1",
       CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER: linker,
     },
     sysroot: firstLine(rustc, "--print", "sysroot")!,
@@ -92,7 +99,7 @@ export function findToolchain(): Toolchain | string {
   if (compiler === null) {
     missing.push(
       `find a Rust compiler for ${target}: found none, install one of`,
-      `  rustup target add ${target}`,
+      "  rustup component add rust-src",
       "  apt-get install rustc-web cargo-web rust-web-src lld-14",
     );
   }

@@ -1,6 +1,7 @@
 /** Chooses and opens the device that computes. */
 import type { Device, ModelShape } from "../model/device.ts";
 import { DeviceError } from "../errors.ts";
+import { MAX_CPU_THREADS } from "../limits.ts";
 import type { DeviceChoice } from "./protocol.ts";
 
 /**
@@ -24,7 +25,9 @@ export async function openDevice(choice: DeviceChoice, shape: ModelShape): Promi
   }
 }
 
+/** On all the cores that the system gives this process, up to a bound. */
 async function openCpu(shape: ModelShape): Promise<Device> {
   const { CpuDevice } = await import("../../wasm/cpu.ts");
-  return new CpuDevice(shape);
+  const threads = Math.min(navigator.hardwareConcurrency, MAX_CPU_THREADS);
+  return new CpuDevice(shape, undefined, threads);
 }

@@ -1,7 +1,8 @@
 /**
  * Speed of the cpu device on random weights in kedge-tiny's shape (fp8 with 128 x 128 blocks):
  *
- *     deno run -A tests/bench/cpu_device_bench.ts [simd128|relaxed-simd] [--format fp8|bf16]
+ *     deno run -A tests/bench/cpu_device_bench.ts [simd128|relaxed-simd] [fp8|bf16|q8|q4]
+ *       [--threads N]
  *
  * Prints tokens per second of decode at batch 1 and 8 and of a prefill of 1,024 tokens in chunks of
  * 128 and 512, with the share of every kind of block. Each number is the best of several runs.
@@ -9,7 +10,7 @@
 import { type CpuVariant, preferredVariant } from "../../wasm/cpu_module.ts";
 import { CpuDevice } from "../../wasm/cpu.ts";
 import type { Capacity, ModelShape, StepPlan } from "../../wasm/cpu_types.ts";
-import { randomTensors, tensorSpecs } from "../reference/random_model.ts";
+import { randomTensors, tensorSpecs, writeTensors } from "../reference/random_model.ts";
 import { randomSource } from "../reference/random.ts";
 import { plainRows, range } from "../tools/logit_rows.ts";
 
@@ -111,17 +112,15 @@ async function measure(
 }
 
 const variant = Deno.args.find((arg) => arg === "simd128" || arg === "relaxed-simd");
-const format = Deno.args.includes("bf16") ? "bf16" : "fp8";
+const format = (["bf16", "q8", "q4"] as const).find((name) => Deno.args.includes(name)) ?? "fp8";
+const threads = Deno.args.includes("--threads")
+  ? Number(Deno.args[Deno.args.indexOf("--threads") + 1])
+  : navigator.hardwareConcurrency;
 const tensors = randomTensors(tinyShape, { format }, random, 128);
-const device = new CpuDevice(tinyShape, (variant as CpuVariant) ?? preferredVariant());
+const device = new CpuDevice(tinyShape, (variant as CpuVariant) ?? preferredVariant(), threads);
 device.declare(tensorSpecs(tensors));
 const start = performance.now();
-for (const [key, matrices] of tensors) {
-  matrices.forEach((matrix, index) => {
-    device.write(key, index, 0, matrix.bytes);
-    if (matrix.scale) device.writeScales(key, index, Float32Array.from(matrix.scale.values));
-  });
-}
+writeTensors(device, tensors, 1 << 20);
 await device.configure(capacity);
 const loadMs = (performance.now() - start).toFixed(0);
 console.log(`${device.description}, ${format}, ${device.allocatedBytes} bytes, load ${loadMs} ms`);
@@ -130,3 +129,4 @@ await measure("decode, batch 1", device, 8, range(128).map((i) => plan(1, 1, i))
 await measure("decode, batch 8", device, 5, range(64).map((i) => plan(8, 1, i)));
 await measure("prefill 1024 by 128", device, 4, range(8).map((i) => plan(1, 128, i * 128)));
 await measure("prefill 1024 by 512", device, 4, range(2).map((i) => plan(1, 512, i * 512)));
+device.destroy();

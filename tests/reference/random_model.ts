@@ -8,6 +8,7 @@ import {
   type ScaleGrid,
   type StoredMatrix,
 } from "./formats.ts";
+import { IntegerWeights } from "./matmul.ts";
 import type { ReferenceShape, WeightSource } from "./model.ts";
 import { normals } from "./random.ts";
 
@@ -17,32 +18,72 @@ export interface RandomShape extends ReferenceShape {
   readonly moe: ReferenceShape["moe"] & { readonly intermediateSize: number };
 }
 
+export type RandomMatrix = StoredMatrix | GroupedMatrix;
+
 /** How the big matrices are stored; for fp8, rows and columns per scale. */
 export interface RandomStorage {
-  readonly format: StoredMatrix["format"];
+  readonly format: RandomMatrix["format"];
   readonly rowsPerScale?: number;
   readonly columnsPerScale?: number;
 }
 
 /** Tensors by key: one stored matrix per expert, or one. */
-export type RandomTensors = Map<string, StoredMatrix[]>;
+export type RandomTensors = Map<string, RandomMatrix[]>;
+
+const isGrouped = (matrix: RandomMatrix): matrix is GroupedMatrix => "scales" in matrix;
+
+function exactValues(matrix: RandomMatrix): Float64Array {
+  return isGrouped(matrix) ? dequantizeGroups(matrix) : dequantize(matrix);
+}
 
 /** What `device.declare` takes. */
 export function tensorSpecs(tensors: RandomTensors) {
-  return [...tensors].map(([key, [first, ...rest]]) => ({
-    key,
-    format: first!.format,
-    matrices: rest.length + 1,
-    rows: first!.rows,
-    columns: first!.columns,
-    scale: first!.scale && {
-      rowsPerScale: first!.scale.rowsPerScale,
-      columnsPerScale: first!.scale.columnsPerScale,
-    },
-  }));
+  return [...tensors].map(([key, [first, ...rest]]) => {
+    const scale = isGrouped(first!) ? null : first!.scale;
+    return {
+      key,
+      format: first!.format,
+      matrices: rest.length + 1,
+      rows: first!.rows,
+      columns: first!.columns,
+      scale: scale && { rowsPerScale: scale.rowsPerScale, columnsPerScale: scale.columnsPerScale },
+    };
+  });
 }
 
-/** The exact values of the tensors, each computed once. */
+/** The part of a device that takes weights. */
+interface Loading {
+  write(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void;
+  writeScales(key: string, matrix: number, scales: Float32Array): void;
+  writeGroupScales(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void;
+}
+
+/** Writes all tensors, in pieces that grow from `piece` elements of at most 4 bytes. */
+export function writeTensors(device: Loading, tensors: RandomTensors, piece: number): void {
+  for (const [key, matrices] of tensors) {
+    matrices.forEach((matrix, index) => {
+      let length = piece * 4;
+      for (let at = 0; at < matrix.bytes.length; at += length, length *= 3) {
+        device.write(key, index, at, matrix.bytes.subarray(at, at + length));
+      }
+      if (isGrouped(matrix)) writeGroupScales(device, key, index, matrix);
+      else if (matrix.scale) device.writeScales(key, index, Float32Array.from(matrix.scale.values));
+    });
+  }
+}
+
+/** The scales in two pieces. */
+function writeGroupScales(device: Loading, key: string, index: number, matrix: GroupedMatrix) {
+  const bytes = new Uint8Array(matrix.scales.buffer);
+  const border = Math.floor(matrix.rows / 2) * (bytes.length / matrix.rows);
+  device.writeGroupScales(key, index, 0, bytes.subarray(0, border));
+  device.writeGroupScales(key, index, border, bytes.subarray(border));
+}
+
+/**
+ * The exact values of the tensors, each computed once. Those of q8 and q4 round what they multiply,
+ * but for kv_b, which the cpu device widens.
+ */
 export function weightSource(tensors: RandomTensors): WeightSource {
   const known = new Map<string, Float64Array>();
   return (key, matrix = 0) => {
@@ -51,7 +92,9 @@ export function weightSource(tensors: RandomTensors): WeightSource {
     if (values === undefined) {
       const stored = tensors.get(key)?.[matrix];
       if (stored === undefined) throw new Error(`read random tensor "${name}": there is none`);
-      values = dequantize(stored);
+      const integers = isGrouped(stored) && !key.endsWith(".kv_b");
+      const exact = exactValues(stored);
+      values = integers ? new IntegerWeights(exact) : exact;
       known.set(name, values);
     }
     return values;
@@ -69,7 +112,9 @@ export function randomTensors(
   const matrix = (key: string, rows: number, columns: number, count = 1) => {
     const one = () => {
       const values = normals(random, rows * columns, 1 / Math.sqrt(columns));
-      return quantize(values, rows, columns, storage.format, grid(storage, rows, columns, random));
+      const { format } = storage;
+      if (format === "q8" || format === "q4") return quantizeGroups(values, rows, columns, format);
+      return quantize(values, rows, columns, format, grid(storage, rows, columns, random));
     };
     tensors.set(key, Array.from({ length: count }, one));
   };
@@ -183,8 +228,8 @@ export function groupTensors(
       continue;
     }
     const own = key === "embed" || key === "head" ? "q8" : format;
-    const group = (stored: StoredMatrix) =>
-      quantizeGroups(dequantize(stored), stored.rows, stored.columns, own);
+    const group = (stored: RandomMatrix) =>
+      quantizeGroups(exactValues(stored), stored.rows, stored.columns, own);
     grouped.set(key, matrices.map(group));
   }
   return { kept, grouped };

@@ -40,7 +40,7 @@ const pagesOf = (first: number) => Uint32Array.from({ length: 9 }, (_, i) => (fi
 
 for (const variant of variants) {
   for (const [name, shape] of [["odd", oddShape], ["prime", primeShape]] as const) {
-    for (const format of ["bf16", "fp8"] as const) {
+    for (const format of ["bf16", "fp8", "q8", "q4"] as const) {
       const label = `(${variant}, ${name} shape, ${format}, seed ${seed})`;
 
       Deno.test(`CpuDevice ${label} gives the same bits for every chunking`, async () => {

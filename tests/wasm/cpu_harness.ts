@@ -2,8 +2,7 @@
 import { CpuDevice } from "../../wasm/cpu.ts";
 import type { CpuVariant } from "../../wasm/cpu_module.ts";
 import type { Capacity, ModelShape } from "../../wasm/cpu_types.ts";
-import { elementBytes } from "../reference/formats.ts";
-import { type RandomTensors, tensorSpecs } from "../reference/random_model.ts";
+import { type RandomTensors, tensorSpecs, writeTensors } from "../reference/random_model.ts";
 import { plainRows, range, wholeRows } from "../tools/logit_rows.ts";
 
 /** Both builds of the crate. */
@@ -69,20 +68,11 @@ export async function loadDevice(
   tensors: RandomTensors,
   variant: CpuVariant,
   capacity: Capacity = smallCapacity,
+  threads = 1,
 ): Promise<CpuDevice> {
-  const device = new CpuDevice(shape, variant);
+  const device = new CpuDevice(shape, variant, threads);
   device.declare(tensorSpecs(tensors));
-  for (const [key, matrices] of tensors) {
-    matrices.forEach(({ format, bytes, scale }, matrix) => {
-      let piece = elementBytes(format);
-      for (let at = 0; at < bytes.length;) {
-        device.write(key, matrix, at, bytes.subarray(at, at + piece));
-        at += piece;
-        piece *= 3;
-      }
-      if (scale) device.writeScales(key, matrix, Float32Array.from(scale.values));
-    });
-  }
+  writeTensors(device, tensors, 1);
   await device.configure(capacity);
   return device;
 }

@@ -8,7 +8,9 @@ use crate::memory::{pad16, Buffer};
 use crate::mla::MlaLayer;
 use crate::model::{Feed, Layer, Mixer, Model, Widths, Work};
 use crate::shape::{Capacity, Plan, Shape};
+use crate::threads::Pool;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 pub type Tensors = HashMap<String, Vec<Matrix>>;
 
@@ -27,8 +29,10 @@ pub fn widths(tensors: &Tensors) -> Widths {
         if key.ends_with(".f_a") || key.ends_with(".g_a") {
             widths.rank = widths.rank.max(rows);
         }
-        if key.ends_with(".gate") {
-            widths.intermediate = widths.intermediate.max(rows);
+        if key.ends_with(".dense.gate") {
+            widths.dense = widths.dense.max(rows);
+        } else if key.ends_with(".gate") {
+            widths.expert = widths.expert.max(rows);
         }
     }
     widths
@@ -47,6 +51,7 @@ pub fn assemble(
     kinds: &[LayerKind],
     mut tensors: Tensors,
     capacity: &Capacity,
+    pool: Arc<Pool>,
 ) -> Result<Model, String> {
     let work = Work::new(shape, capacity, widths(&tensors))?;
     let mut parts = Parts { tensors: &mut tensors, shape, capacity };
@@ -56,6 +61,7 @@ pub fn assemble(
         .map(|(index, kind)| parts.layer(index, *kind))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Model {
+        pool,
         // Not sealed: rows are read element by element.
         embed: parts.stack("embed")?.remove(0),
         head: parts.matrix("head")?,

@@ -1,8 +1,9 @@
 //! Dense feed-forward, shared expert and routed experts.
 
-use crate::matmul::{clear_pads, project, Rows, Scratch, Store};
+use crate::matmul::{clear_pads, Rows, Store};
 use crate::matrix::Matrix;
 use crate::memory::{pad16, pad4, Buffer};
+use crate::products::{side_by_side, stacked, Inputs, Product, Scratch};
 use crate::shape::Moe;
 use crate::simd::*;
 use core::arch::wasm32::*;
@@ -23,7 +24,9 @@ pub struct MoeLayer {
     pub use_counts: Vec<u32>,
 }
 
-/// Activations of a step: gate and up are [rows][pad16(widest intermediate)].
+/// Activations of a step. Gate and up have a row for each row of each feed-forward that runs: of a
+/// dense layer [rows][pad16(width)], of a mixture first those of the shared expert, then the pairs
+/// of row and expert sorted by expert.
 pub struct FeedForwardScratch {
     pub gate: Buffer,
     pub up: Buffer,
@@ -80,32 +83,66 @@ impl Routing {
     }
 }
 
-/// residual += down(SiLU(gate x) * (up x)) * weight for the rows that `map` lists (null: all, in
-/// order); `weights` null: 1.
-unsafe fn feed_forward(
-    weight: &FeedForward,
+/// One feed-forward of a block: which rows of x it takes, and its rows of gate and up.
+struct Task<'a> {
+    weight: &'a FeedForward,
+    /// The rows of x; null: all in order.
+    map: *const u32,
+    /// A factor for each row; null: 1.
+    weights: *const f32,
+    count: usize,
+    first: usize,
+}
+
+/// residual += the sum of the tasks' down(SiLU(gate x) * (up x)) * weight, in their order.
+unsafe fn run(
+    tasks: &[Task],
     x: Rows,
     residual: Rows,
-    map: *const u32,
-    weights: *const f32,
     count: usize,
     work: &FeedForwardScratch,
     scratch: Scratch,
 ) {
-    let width = pad16(weight.gate.rows);
-    let (gate, up) = (Rows::new(work.gate.f32(), width), Rows::new(work.up.f32(), width));
-    project(&weight.gate, x.at(map), count, gate, Store::Assign, scratch);
-    project(&weight.up, x.at(map), count, up, Store::Assign, scratch);
-    for row in 0..count {
-        let factor = f32x4_splat(if weights.is_null() { 1.0 } else { *weights.add(row) });
+    let Some(widest) = tasks.iter().map(|task| pad16(task.weight.gate.rows)).max() else { return };
+    let (gate, up) = (Rows::new(work.gate.f32(), widest), Rows::new(work.up.f32(), widest));
+    let behind = |rows: Rows, first: usize| Rows::new(rows.row(first), rows.stride);
+    let mut inputs = Inputs::new(scratch, x, count);
+    let mut products = Vec::with_capacity(tasks.len() * 2);
+    for task in tasks {
+        for (weight, rows) in [(&task.weight.gate, gate), (&task.weight.up, up)] {
+            let input = inputs.listed(weight, task.count, task.map);
+            let output = behind(rows, task.first);
+            products.push(Product { weight, input, count: task.count, output, how: Store::Assign });
+        }
+    }
+    side_by_side(scratch, &products);
+    for task in tasks {
+        let (gate, up) = (behind(gate, task.first), behind(up, task.first));
+        scratch.over_rows(task.count, |from, to| activate(task, gate, up, (from, to)));
+    }
+    products.clear();
+    for task in tasks {
+        let weight = &task.weight.down;
+        let input = Inputs::new(scratch, behind(gate, task.first), task.count).of(weight);
+        let output = residual.at(task.map);
+        products.push(Product { weight, input, count: task.count, output, how: Store::Add });
+    }
+    stacked(scratch, &products);
+}
+
+/// gate = SiLU(gate) * up * weight for rows [from, to) of a task.
+unsafe fn activate(task: &Task, gate: Rows, up: Rows, (from, to): (usize, usize)) {
+    let width = task.weight.gate.rows;
+    for row in from..to {
+        let factor = if task.weights.is_null() { 1.0 } else { *task.weights.add(row) };
+        let factor = f32x4_splat(factor);
         let (gate, up) = (gate.row(row), up.row(row));
-        for i in (0..pad4(weight.gate.rows)).step_by(4) {
+        for i in (0..pad4(width)).step_by(4) {
             let product = f32x4_mul(silu(load(gate.add(i))), load(up.add(i)));
             store(gate.add(i), f32x4_mul(product, factor));
         }
     }
-    clear_pads(gate, count, weight.gate.rows);
-    project(&weight.down, gate, count, residual.at(map), Store::Add, scratch);
+    clear_pads(Rows::new(gate.row(from), gate.stride), to - from, width);
 }
 
 /// residual += the feed-forward of x.
@@ -118,7 +155,7 @@ pub unsafe fn dense(
     scratch: Scratch,
 ) {
     let (map, weights) = (core::ptr::null(), core::ptr::null());
-    feed_forward(weight, x, residual, map, weights, count, work, scratch);
+    run(&[Task { weight, map, weights, count, first: 0 }], x, residual, count, work, scratch);
 }
 
 /// residual += shared expert + routed experts of x, each expert's weights read once. A row's
@@ -132,8 +169,43 @@ pub unsafe fn moe(
     work: &mut FeedForwardScratch,
     scratch: Scratch,
 ) {
+    route(shape, layer, x, count, work, scratch);
+    let mut tasks = Vec::with_capacity(layer.experts.len() + 1);
+    let mut first = 0;
+    if let Some(weight) = &layer.shared {
+        let (map, weights) = (core::ptr::null(), core::ptr::null());
+        tasks.push(Task { weight, map, weights, count, first });
+        first = count;
+    }
+    let routing = &work.routing;
+    for (expert, weight) in layer.experts.iter().enumerate() {
+        let start = routing.starts[expert] as usize;
+        let count = routing.starts[expert + 1] as usize - start;
+        if count == 0 {
+            continue;
+        }
+        layer.use_counts[expert] += count as u32;
+        let map = routing.rows.as_ptr().add(start);
+        let weights = routing.row_weights.as_ptr().add(start);
+        tasks.push(Task { weight, map, weights, count, first: first + start });
+    }
+    run(&tasks, x, residual, count, work, scratch);
+}
+
+/// Chooses every row's experts and sorts the pairs by expert.
+unsafe fn route(
+    shape: &Moe,
+    layer: &MoeLayer,
+    x: Rows,
+    count: usize,
+    work: &mut FeedForwardScratch,
+    scratch: Scratch,
+) {
     let scores = Rows::new(work.scores.f32(), pad16(shape.experts));
-    project(&layer.router, x, count, scores, Store::Assign, scratch);
+    let weight = &layer.router;
+    let input = Inputs::new(scratch, x, count).of(weight);
+    let how = Store::Assign;
+    side_by_side(scratch, &[Product { weight, input, count, output: scores, how }]);
     for row in 0..count {
         map(scores.row(row), shape.experts, sigmoid);
         let scores = core::slice::from_raw_parts(scores.row(row), shape.experts);
@@ -143,20 +215,6 @@ pub unsafe fn moe(
         choose(shape, scores, &layer.bias, experts, &mut routing.weights[chosen]);
     }
     work.routing.group(shape.per_token, count);
-    if let Some(shared) = &layer.shared {
-        dense(shared, x, residual, count, work, scratch);
-    }
-    for (expert, weight) in layer.experts.iter().enumerate() {
-        let start = work.routing.starts[expert] as usize;
-        let count = work.routing.starts[expert + 1] as usize - start;
-        if count == 0 {
-            continue;
-        }
-        layer.use_counts[expert] += count as u32;
-        let map = work.routing.rows.as_ptr().add(start);
-        let weights = work.routing.row_weights.as_ptr().add(start);
-        feed_forward(weight, x, residual, map, weights, count, work, scratch);
-    }
 }
 
 /// The experts with the largest score + bias, ties to the lower index, and their weights: the

@@ -8,27 +8,46 @@ pub enum Format {
     F16,
     Bf16,
     Fp8,
+    Q8,
+    Q4,
 }
+
+/// Columns that share a scale in q8 and q4, and in activations that are rounded to integers.
+pub const GROUP: usize = 32;
 
 impl Format {
     pub fn from_code(code: u32) -> Format {
-        [Format::F32, Format::F16, Format::Bf16, Format::Fp8][code as usize & 3]
+        const ALL: [Format; 6] =
+            [Format::F32, Format::F16, Format::Bf16, Format::Fp8, Format::Q8, Format::Q4];
+        ALL[code as usize]
     }
 
-    pub fn bytes(self) -> usize {
+    pub fn bits(self) -> usize {
         match self {
-            Format::F32 => 4,
-            Format::F16 | Format::Bf16 => 2,
-            Format::Fp8 => 1,
+            Format::F32 => 32,
+            Format::F16 | Format::Bf16 => 16,
+            Format::Fp8 | Format::Q8 => 8,
+            Format::Q4 => 4,
         }
+    }
+
+    /// Whether integers are stored in groups of 32 columns, each with a scale.
+    pub fn is_grouped(self) -> bool {
+        matches!(self, Format::Q8 | Format::Q4)
+    }
+
+    /// `columns` rounded up to what is stored.
+    pub fn padded(self, columns: usize) -> usize {
+        columns.next_multiple_of(if self.is_grouped() { GROUP } else { 16 })
     }
 
     /// Where element `i` of the sixteen of output `o` is stored in a block of 4 outputs by 16
     /// columns, in elements: the order that makes `Decode::block` hand out elements 0..4, 4..8,
-    /// 8..12, 12..16. f32 is interleaved by vectors: [column / 4][output][4].
+    /// 8..12, 12..16. f32, q8 and q4 are interleaved by fours: [column / 4][output][4]; of q4,
+    /// bytes 16 b..16 b + 16 hold the elements 32 b..32 b + 16 in their low halves.
     pub fn position(self, o: usize, i: usize) -> usize {
         match self {
-            Format::F32 => (i & 12) << 2 | o << 2 | i & 3,
+            Format::F32 | Format::Q8 | Format::Q4 => (i & 12) << 2 | o << 2 | i & 3,
             Format::F16 | Format::Bf16 => o << 4 | i & 8 | (i & 3) << 1 | i >> 2 & 1,
             Format::Fp8 => o << 4 | (i & 3) << 2 | i >> 2,
         }

@@ -1,16 +1,21 @@
 //! The Kimi Delta Attention mixer.
 
 use crate::kda_recurrence::{advance, Token};
-use crate::matmul::{clear_pads, project, Rows, Scratch, Store};
+use crate::matmul::{clear_pads, Rows, Store};
 use crate::matrix::Matrix;
 use crate::memory::{pad16, Buffer};
 use crate::norm::{rms_factor, square_sum};
+use crate::products::{side_by_side, Inputs, Product, Scratch};
 use crate::shape::{Kda, Plan, Sequence};
 use crate::simd::*;
 use core::arch::wasm32::*;
 
 /// Added to the sum of squares when q and k are normalised.
 const L2_EPSILON: f32 = 1e-6;
+/// Rows whose gates are computed in one part of a job.
+const GATE_ROWS: usize = 16;
+/// Parts of the recurrence that a thread takes.
+const RECURRENCE_PARTS: usize = 6;
 
 pub struct KdaLayer {
     pub q: Matrix,
@@ -50,8 +55,8 @@ pub struct KdaScratch {
     pub q: Buffer,
     pub k: Buffer,
     pub v: Buffer,
-    /// The narrow side of the low-rank gates.
-    pub low: Buffer,
+    /// The narrow sides of the low-rank gates f and g.
+    pub low: [Buffer; 2],
     /// Retention alpha in (0, 1], per key channel.
     pub alpha: Buffer,
     pub beta: Buffer,
@@ -60,8 +65,6 @@ pub struct KdaScratch {
     pub v_heads: Buffer,
     pub o_heads: Buffer,
     pub o: Buffer,
-    /// taps - 1 rows of the widest of q, k, v.
-    pub tail: Buffer,
 }
 
 impl KdaScratch {
@@ -71,10 +74,9 @@ impl KdaScratch {
         let wide = |columns: usize| rows * pad16(columns) as u64;
         let (keys, values) = (shape.key_channels(), shape.value_channels());
         let heads = rows * (shape.heads * pad16(shape.value_dim)) as u64;
-        let tail = (shape.taps.saturating_sub(1) * keys.max(values)) as u64;
         let (low, beta) = (wide(rank), wide(shape.heads));
         let (keys, values) = (wide(keys), wide(values));
-        [keys, keys, values, low, keys, beta, values, heads, heads, values, tail]
+        [keys, keys, values, low, low, keys, beta, values, heads, heads, values]
     }
 
     pub fn new(shape: &Kda, rows: usize, rank: usize) -> Result<KdaScratch, String> {
@@ -85,14 +87,13 @@ impl KdaScratch {
             q: next()?,
             k: next()?,
             v: next()?,
-            low: next()?,
+            low: [next()?, next()?],
             alpha: next()?,
             beta: next()?,
             gate: next()?,
             v_heads: next()?,
             o_heads: next()?,
             o: next()?,
-            tail: next()?,
         })
     }
 }
@@ -109,56 +110,122 @@ pub unsafe fn kda(
     scratch: Scratch,
 ) {
     let count = plan.rows();
-    let (keys, values) = (pad16(shape.key_channels()), pad16(shape.value_channels()));
-    let to = |weight: &Matrix, input: Rows, buffer: &Buffer, stride: usize| {
-        let output = Rows::new(buffer.f32(), stride);
-        project(weight, input, count, output, Store::Assign, scratch);
-    };
-    let gated = |down: &Matrix, up: &Matrix, buffer: &Buffer, stride: usize| {
-        let low = Rows::new(work.low.f32(), pad16(down.rows));
-        to(down, x, &work.low, low.stride);
-        clear_pads(low, count, down.rows);
-        to(up, low, buffer, stride);
-    };
-    to(&layer.q, x, &work.q, keys);
-    to(&layer.k, x, &work.k, keys);
-    to(&layer.v, x, &work.v, values);
-    to(&layer.b, x, &work.beta, pad16(shape.heads));
-    gated(&layer.f_a, &layer.f_b, &work.alpha, keys);
-    gated(&layer.g_a, &layer.g_b, &work.gate, values);
-    convolve(shape, layer, plan, work);
-    activate(shape, layer, count, work);
-    for sequence in &plan.sequences {
-        recur(shape, layer, sequence, work);
-    }
-    gate_outputs(shape, layer, count, epsilon, work);
-    project(&layer.o, Rows::new(work.o.f32(), values), count, residual, Store::Add, scratch);
+    project_inputs(shape, layer, x, count, work, scratch);
+    activate(shape, layer, plan, work, scratch);
+    recur(shape, layer, plan, work, scratch);
+    scratch.over_rows(count, |from, to| gate_outputs(shape, layer, (from, to), epsilon, work));
+    let o = Rows::new(work.o.f32(), pad16(shape.value_channels()));
+    let input = Inputs::new(scratch, o, count).of(&layer.o);
+    let how = Store::Add;
+    side_by_side(scratch, &[Product { weight: &layer.o, input, count, output: residual, how }]);
 }
 
-/// Short convolution with SiLU over q, k and v in place; the slots' tails advance.
-unsafe fn convolve(shape: &Kda, layer: &KdaLayer, plan: &Plan, work: &KdaScratch) {
-    let (keys, values) = (shape.key_channels(), shape.value_channels());
-    let parts = [(&work.q, keys, 0), (&work.k, keys, keys), (&work.v, values, 2 * keys)];
-    for sequence in &plan.sequences {
-        let tails = layer.tails.f32().add(sequence.slot * tail_floats(shape));
-        for (part, (buffer, channels, offset)) in parts.into_iter().enumerate() {
-            let stride = pad16(channels);
-            convolve_part(
-                layer.convolutions[part].f32(),
-                shape.taps,
-                channels,
-                Rows::new(buffer.f32().add(sequence.row_start * stride), stride),
-                sequence.row_count,
-                Rows::new(tails.add(offset), shape.channels()),
-                work.tail.f32(),
-            );
+/// q, k, v, write strengths and both gates, before anything is applied to them.
+unsafe fn project_inputs(
+    shape: &Kda,
+    layer: &KdaLayer,
+    x: Rows,
+    count: usize,
+    work: &KdaScratch,
+    scratch: Scratch,
+) {
+    let (keys, values) = (pad16(shape.key_channels()), pad16(shape.value_channels()));
+    let low = |i: usize, weight: &Matrix| Rows::new(work.low[i].f32(), pad16(weight.rows));
+    let (f, g) = (low(0, &layer.f_a), low(1, &layer.g_a));
+    let mut inputs = Inputs::new(scratch, x, count);
+    let how = Store::Assign;
+    let product =
+        |(weight, output)| Product { weight, input: inputs.of(weight), count, output, how };
+    let rows = |buffer: &Buffer, stride| Rows::new(buffer.f32(), stride);
+    side_by_side(
+        scratch,
+        &[
+            (&layer.q, rows(&work.q, keys)),
+            (&layer.k, rows(&work.k, keys)),
+            (&layer.v, rows(&work.v, values)),
+            (&layer.f_a, f),
+            (&layer.g_a, g),
+            (&layer.b, rows(&work.beta, pad16(shape.heads))),
+        ]
+        .map(product),
+    );
+    clear_pads(f, count, layer.f_a.rows);
+    clear_pads(g, count, layer.g_a.rows);
+    let product = |weight, low, output| {
+        let input = Inputs::new(scratch, low, count).of(weight);
+        Product { weight, input, count, output, how }
+    };
+    side_by_side(
+        scratch,
+        &[
+            product(&layer.f_b, f, rows(&work.alpha, keys)),
+            product(&layer.g_b, g, rows(&work.gate, values)),
+        ],
+    );
+}
+
+/// Short convolutions, L2 norms of q and k, retention, write strength and output gate; v moves to
+/// padded heads; the slots' tails advance.
+unsafe fn activate(
+    shape: &Kda,
+    layer: &KdaLayer,
+    plan: &Plan,
+    work: &KdaScratch,
+    scratch: Scratch,
+) {
+    let of_sequence = 3 * shape.heads;
+    let convolutions = plan.sequences.len() * of_sequence;
+    let row_parts = plan.rows().div_ceil(GATE_ROWS);
+    scratch.pool.run(convolutions + row_parts, &|part, thread| {
+        if part < convolutions {
+            let sequence = &plan.sequences[part / of_sequence];
+            let (which, head) = (part % 3, part % of_sequence / 3);
+            return convolve(shape, layer, sequence, which, head, work, scratch.panel(thread));
+        }
+        let first = (part - convolutions) * GATE_ROWS;
+        for row in first..plan.rows().min(first + GATE_ROWS) {
+            activate_gates(shape, layer, row, work);
+        }
+    });
+}
+
+/// Convolution with SiLU of one head of q, k or v (`which` 0, 1, 2), and what follows it.
+unsafe fn convolve(
+    shape: &Kda,
+    layer: &KdaLayer,
+    sequence: &Sequence,
+    which: usize,
+    head: usize,
+    work: &KdaScratch,
+    next_tail: *mut f32,
+) {
+    let keys = shape.key_channels();
+    let (buffer, channels, width) = match which {
+        0 => (&work.q, keys, shape.key_dim),
+        1 => (&work.k, keys, shape.key_dim),
+        _ => (&work.v, shape.value_channels(), shape.value_dim),
+    };
+    let (stride, first) = (pad16(channels), head * width);
+    let u = Rows::new(buffer.f32().add(sequence.row_start * stride + first), stride);
+    let tails = layer.tails.f32().add(sequence.slot * tail_floats(shape) + which * keys + first);
+    let tail = Rows::new(tails, shape.channels());
+    let weight = Rows::new(layer.convolutions[which].f32().add(first), channels);
+    convolve_part(weight, shape.taps, width, u, sequence.row_count, tail, next_tail);
+    let scale = if which == 0 { 1.0 / (shape.key_dim as f32).sqrt() } else { 1.0 };
+    for t in 0..sequence.row_count {
+        if which < 2 {
+            l2_normalize(u.row(t), width, scale);
+        } else {
+            let row = (sequence.row_start + t) * shape.heads + head;
+            let to = work.v_heads.f32().add(row * pad16(width));
+            core::ptr::copy_nonoverlapping(u.row(t), to, width);
         }
     }
 }
 
 /// u becomes SiLU(convolution of tail | u); tail becomes the last taps - 1 rows of tail | u.
 unsafe fn convolve_part(
-    weight: *const f32,
+    weight: Rows,
     taps: usize,
     channels: usize,
     u: Rows,
@@ -179,7 +246,7 @@ unsafe fn convolve_part(
         while c + 4 <= channels {
             let mut y = zero();
             for w in 0..taps {
-                y = fma(load(weight.add(w * channels + c)), load(history(t + w).add(c)), y);
+                y = fma(load(weight.row(w).add(c)), load(history(t + w).add(c)), y);
             }
             store(out.add(c), silu(y));
             c += 4;
@@ -187,7 +254,7 @@ unsafe fn convolve_part(
         while c < channels {
             let mut y = zero();
             for w in 0..taps {
-                let (a, b) = (splat(weight.add(w * channels + c)), splat(history(t + w).add(c)));
+                let (a, b) = (splat(weight.row(w).add(c)), splat(history(t + w).add(c)));
                 y = fma(a, b, y);
             }
             *out.add(c) = f32x4_extract_lane::<0>(silu(y));
@@ -199,33 +266,17 @@ unsafe fn convolve_part(
     }
 }
 
-/// L2 norms of q and k, retention, write strength and output gate; v moves to padded heads.
-unsafe fn activate(shape: &Kda, layer: &KdaLayer, count: usize, work: &KdaScratch) {
+/// Retention, write strength and output gate of a row.
+unsafe fn activate_gates(shape: &Kda, layer: &KdaLayer, row: usize, work: &KdaScratch) {
     let (keys, values) = (pad16(shape.key_channels()), pad16(shape.value_channels()));
-    let head_stride = pad16(shape.value_dim);
-    let scale = 1.0 / (shape.key_dim as f32).sqrt();
-    for row in 0..count {
-        let (q, k) = (work.q.f32().add(row * keys), work.k.f32().add(row * keys));
-        let v = work.v.f32().add(row * values);
-        let v_heads = work.v_heads.f32().add(row * shape.heads * head_stride);
-        for head in 0..shape.heads {
-            l2_normalize(q.add(head * shape.key_dim), shape.key_dim, scale);
-            l2_normalize(k.add(head * shape.key_dim), shape.key_dim, 1.0);
-            core::ptr::copy_nonoverlapping(
-                v.add(head * shape.value_dim),
-                v_heads.add(head * head_stride),
-                shape.value_dim,
-            );
-        }
-        let alpha = work.alpha.f32().add(row * keys);
-        for i in (0..keys).step_by(4) {
-            let a = f32x4_add(load(alpha.add(i)), load(layer.dt_bias.f32().add(i)));
-            let log_decay = f32x4_mul(load(layer.rate.f32().add(i)), softplus(a));
-            store(alpha.add(i), exp(log_decay));
-        }
-        map(work.beta.f32().add(row * pad16(shape.heads)), shape.heads, sigmoid);
-        map(work.gate.f32().add(row * values), values, sigmoid);
+    let alpha = work.alpha.f32().add(row * keys);
+    for i in (0..keys).step_by(4) {
+        let a = f32x4_add(load(alpha.add(i)), load(layer.dt_bias.f32().add(i)));
+        let log_decay = f32x4_mul(load(layer.rate.f32().add(i)), softplus(a));
+        store(alpha.add(i), exp(log_decay));
     }
+    map(work.beta.f32().add(row * pad16(shape.heads)), shape.heads, sigmoid);
+    map(work.gate.f32().add(row * values), values, sigmoid);
 }
 
 unsafe fn l2_normalize(x: *mut f32, width: usize, scale: f32) {
@@ -233,44 +284,60 @@ unsafe fn l2_normalize(x: *mut f32, width: usize, scale: f32) {
     map(x, width, |value| f32x4_mul(value, f32x4_splat(factor)));
 }
 
-/// The recurrence over a sequence's rows, from v_heads to o_heads.
-unsafe fn recur(shape: &Kda, layer: &KdaLayer, sequence: &Sequence, work: &KdaScratch) {
+/// The recurrence of all sequences, from v_heads to o_heads.
+unsafe fn recur(shape: &Kda, layer: &KdaLayer, plan: &Plan, work: &KdaScratch, scratch: Scratch) {
+    let of_sequence = shape.heads * pad16(shape.value_dim) / 16;
+    let units = plan.sequences.len() * of_sequence;
+    // Of one token a unit takes half a microsecond: too little to be handed out singly.
+    let step = units.div_ceil(scratch.pool.threads() * RECURRENCE_PARTS);
+    scratch.pool.run(units.div_ceil(step), &|part, _| {
+        for unit in part * step..units.min((part + 1) * step) {
+            let sequence = &plan.sequences[unit / of_sequence];
+            recur_block(shape, layer, sequence, unit % of_sequence, work);
+        }
+    });
+}
+
+/// The recurrence over a sequence's rows for the sixteen value channels of `block`.
+unsafe fn recur_block(
+    shape: &Kda,
+    layer: &KdaLayer,
+    sequence: &Sequence,
+    block: usize,
+    work: &KdaScratch,
+) {
     let keys = pad16(shape.key_channels());
     let head_stride = pad16(shape.value_dim);
     let row_stride = shape.heads * head_stride;
-    let state = layer.state.f32().add(sequence.slot * state_floats(shape));
-    for head in 0..shape.heads {
-        for block in 0..head_stride / 16 {
-            let at = head * head_stride + block * 16;
-            let token = |t: usize| {
-                let row = sequence.row_start + t;
-                let key = row * keys + head * shape.key_dim;
-                Token {
-                    q: work.q.f32().add(key),
-                    k: work.k.f32().add(key),
-                    alpha: work.alpha.f32().add(key),
-                    beta: *work.beta.f32().add(row * pad16(shape.heads) + head),
-                    v: work.v_heads.f32().add(row * row_stride + at),
-                    o: work.o_heads.f32().add(row * row_stride + at),
-                }
-            };
-            let columns = state.add(at * shape.key_dim);
-            advance(columns, shape.key_dim, sequence.row_count, token);
+    let at = block * 16;
+    let head = at / head_stride;
+    let token = |t: usize| {
+        let row = sequence.row_start + t;
+        let key = row * keys + head * shape.key_dim;
+        Token {
+            q: work.q.f32().add(key),
+            k: work.k.f32().add(key),
+            alpha: work.alpha.f32().add(key),
+            beta: *work.beta.f32().add(row * pad16(shape.heads) + head),
+            v: work.v_heads.f32().add(row * row_stride + at),
+            o: work.o_heads.f32().add(row * row_stride + at),
         }
-    }
+    };
+    let state = layer.state.f32().add(sequence.slot * state_floats(shape));
+    advance(state.add(at * shape.key_dim), shape.key_dim, sequence.row_count, token);
 }
 
 /// o = o_norm * o / rms(o) * gate per head; heads close up.
 unsafe fn gate_outputs(
     shape: &Kda,
     layer: &KdaLayer,
-    count: usize,
+    (from, to): (usize, usize),
     epsilon: f32,
     work: &KdaScratch,
 ) {
     let values = pad16(shape.value_channels());
     let head_stride = pad16(shape.value_dim);
-    for row in 0..count {
+    for row in from..to {
         for head in 0..shape.heads {
             let from = work.o_heads.f32().add((row * shape.heads + head) * head_stride);
             let at = row * values + head * shape.value_dim;

@@ -4,9 +4,9 @@
 //!
 //! The columns of S are independent, so sixteen of them (8 KiB for 128 key channels) stay in the
 //! first-level cache over all tokens of a chunk. Correcting and reading for one token are fused
-//! with decaying and predicting for the next: S is read and written once per token. The operations
-//! on each element and their order are the same with and without the fusion, so every chunking
-//! gives the same bits.
+//! with decaying and predicting for the next: S is read and written once per token. A single token
+//! decays S twice instead of storing it in between. The operations on each element and their order
+//! are the same either way, so every chunking gives the same bits.
 
 use crate::simd::*;
 use core::arch::wasm32::*;
@@ -34,13 +34,17 @@ pub unsafe fn advance(
         return;
     }
     let mut now = token(0);
-    let mut predicted = predict(state, key_dim, &now);
+    if count == 1 {
+        let predicted = predict::<false>(state, key_dim, &now);
+        return correct::<true>(state, key_dim, &now, predicted);
+    }
+    let mut predicted = predict::<true>(state, key_dim, &now);
     for t in 1..count {
         let next = token(t);
         predicted = correct_and_predict(state, key_dim, &now, predicted, &next);
         now = next;
     }
-    correct(state, key_dim, &now, predicted);
+    correct::<false>(state, key_dim, &now, predicted);
 }
 
 type Columns = [v128; 4];
@@ -51,8 +55,8 @@ unsafe fn errors(token: &Token, predicted: Columns) -> Columns {
     core::array::from_fn(|i| f32x4_mul(beta, f32x4_sub(load(token.v.add(i * 4)), predicted[i])))
 }
 
-/// Decays S, and predicts v from it.
-unsafe fn predict(state: *mut f32, key_dim: usize, token: &Token) -> Columns {
+/// Predicts v from the decayed S, which is stored if `STORE`.
+unsafe fn predict<const STORE: bool>(state: *mut f32, key_dim: usize, token: &Token) -> Columns {
     let mut predicted = [zero(); 4];
     for d in 0..key_dim {
         let row = state.add(d * 16);
@@ -60,21 +64,32 @@ unsafe fn predict(state: *mut f32, key_dim: usize, token: &Token) -> Columns {
         for i in 0..4 {
             let s = f32x4_mul(load(row.add(i * 4)), alpha);
             predicted[i] = fma(k, s, predicted[i]);
-            store(row.add(i * 4), s);
+            if STORE {
+                store(row.add(i * 4), s);
+            }
         }
     }
     predicted
 }
 
-/// Corrects S, and reads o from it.
-unsafe fn correct(state: *mut f32, key_dim: usize, token: &Token, predicted: Columns) {
+/// Corrects S, decayed first if `DECAY`, and reads o from it.
+unsafe fn correct<const DECAY: bool>(
+    state: *mut f32,
+    key_dim: usize,
+    token: &Token,
+    predicted: Columns,
+) {
     let error = errors(token, predicted);
     let mut o = [zero(); 4];
     for d in 0..key_dim {
         let row = state.add(d * 16);
         let (k, q) = (splat(token.k.add(d)), splat(token.q.add(d)));
         for i in 0..4 {
-            let s = fma(k, error[i], load(row.add(i * 4)));
+            let mut s = load(row.add(i * 4));
+            if DECAY {
+                s = f32x4_mul(s, splat(token.alpha.add(d)));
+            }
+            let s = fma(k, error[i], s);
             o[i] = fma(q, s, o[i]);
             store(row.add(i * 4), s);
         }

@@ -2,9 +2,13 @@
 //!
 //! `wasm/cpu.ts` checks every argument before it calls; nothing here is meant for other callers.
 
+#![feature(stdarch_wasm_atomic_wait)]
+
 mod assemble;
+mod dot;
 mod feed_forward;
 mod formats;
+mod integer;
 mod kda;
 mod kda_recurrence;
 mod latents;
@@ -12,10 +16,13 @@ mod matmul;
 mod matrix;
 mod memory;
 mod mla;
+mod mla_tile;
 mod model;
 mod norm;
+mod products;
 mod shape;
 mod simd;
+mod threads;
 
 use assemble::{LayerKind, Tensors};
 use formats::Format;
@@ -23,6 +30,8 @@ use matrix::Matrix;
 use memory::{pad16, pad4};
 use model::{Feed, Mixer, Model};
 use shape::{Capacity, Kda, Mla, Moe, Sequence, Shape};
+use std::sync::Arc;
+use threads::Pool;
 use wasm_bindgen::prelude::*;
 
 /// Bytes that one matrix takes in memory.
@@ -38,6 +47,7 @@ pub struct Cpu {
     kinds: Vec<LayerKind>,
     tensors: Tensors,
     model: Option<Model>,
+    pool: Arc<Pool>,
 }
 
 fn capacity_of(values: &[u32]) -> Capacity {
@@ -49,6 +59,7 @@ fn capacity_of(values: &[u32]) -> Capacity {
         rows: at(3),
         logit_rows: at(4),
         half_latents: values[5] != 0,
+        threads: at(6),
     }
 }
 
@@ -76,7 +87,7 @@ impl Cpu {
         };
         let kind = |&bits: &u8| LayerKind { mla: bits & 1 != 0, moe: bits & 2 != 0 };
         let kinds = layers.iter().map(kind).collect();
-        Cpu { shape, kinds, tensors: Tensors::new(), model: None }
+        Cpu { shape, kinds, tensors: Tensors::new(), model: None, pool: Arc::new(Pool::new()) }
     }
 
     pub fn declare(
@@ -110,6 +121,13 @@ impl Cpu {
         }
     }
 
+    #[wasm_bindgen(js_name = writeGroupScales)]
+    pub fn write_group_scales(&mut self, key: &str, matrix: u32, byte_offset: f64, bytes: &[u8]) {
+        if let Some(stack) = self.tensors.get_mut(key) {
+            stack[matrix as usize].write_group_scales(byte_offset as u64, bytes);
+        }
+    }
+
     /// Bytes that `configure` will allocate.
     #[wasm_bindgen(js_name = configureBytes)]
     pub fn configure_bytes(&self, capacity: &[u32]) -> f64 {
@@ -125,7 +143,8 @@ impl Cpu {
     pub fn configure(&mut self, capacity: &[u32]) -> Result<(), JsError> {
         let tensors = core::mem::take(&mut self.tensors);
         let capacity = capacity_of(capacity);
-        let model = assemble::assemble(&self.shape, &self.kinds, tensors, &capacity);
+        let model =
+            assemble::assemble(&self.shape, &self.kinds, tensors, &capacity, self.pool.clone());
         self.model = Some(model.map_err(error)?);
         Ok(())
     }
@@ -182,6 +201,54 @@ impl Cpu {
     pub fn non_finite(&mut self) -> Vec<u8> {
         let (model, shape) = self.parts();
         model.non_finite(shape)
+    }
+}
+
+/// Helpers: other threads with an instance of this module on the same memory.
+#[wasm_bindgen]
+impl Cpu {
+    /// Address of the pool, a reference to it that one `Helper` takes over.
+    #[wasm_bindgen(js_name = poolPointer)]
+    pub fn pool_pointer(&self) -> u32 {
+        Arc::into_raw(self.pool.clone()) as u32
+    }
+
+    /// Helpers that have come and not left.
+    pub fn helpers(&self) -> u32 {
+        self.pool.helpers() as u32
+    }
+
+    /// Tells the helpers to leave.
+    #[wasm_bindgen(js_name = stopHelpers)]
+    pub fn stop_helpers(&self) {
+        self.pool.stop();
+    }
+}
+
+/// A helper's side of a pool.
+#[wasm_bindgen]
+pub struct Helper {
+    pool: Arc<Pool>,
+    thread: usize,
+}
+
+#[wasm_bindgen]
+impl Helper {
+    /// Takes over the reference that `poolPointer` gave; `thread`: its number, from 1.
+    #[wasm_bindgen(constructor)]
+    pub fn new(pool: u32, thread: u32) -> Helper {
+        let pool = unsafe { Arc::from_raw(pool as *const Pool) };
+        pool.attach();
+        Helper { pool, thread: thread as usize }
+    }
+
+    /// Works, then sleeps for a while. False when the pool is stopped: the helper has left it.
+    pub fn help(&self) -> bool {
+        let goes_on = self.pool.help(self.thread);
+        if !goes_on {
+            self.pool.detach();
+        }
+        goes_on
     }
 }
 

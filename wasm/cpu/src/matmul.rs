@@ -4,7 +4,7 @@
 //! computes it: a row's result is bitwise the same alone and in a batch. Speed comes from several
 //! outputs and rows in flight.
 
-use crate::formats::{Bf16, Decode, Format, Fp8, F16, F32, FP8_HALF_FACTOR};
+use crate::formats::{Decode, F32};
 use crate::matrix::Matrix;
 use crate::memory::{pad16, pad4};
 use crate::simd::*;
@@ -42,29 +42,20 @@ pub enum Store {
     Add,
 }
 
-/// Memory that a multiplication uses: `panel` four of the widest inputs, `packed` all inputs.
+/// Rows as a kernel reads them: `stride` bytes each, listed by `map` (null: in order); for f32
+/// kernels in tiles, see `pack`.
 #[derive(Clone, Copy)]
-pub struct Scratch {
-    pub panel: *mut f32,
-    pub packed: *mut f32,
+pub struct Input {
+    pub start: *const u8,
+    pub stride: usize,
+    pub map: *const u32,
 }
 
-/// outputs = W inputs for `count` rows. Inputs are read over whole blocks of 16 columns: what
-/// follows the last column must be readable and finite wherever the row is. Writes outputs
-/// [0, rows of W padded to 4).
-pub unsafe fn project(
-    weight: &Matrix,
-    input: Rows,
-    count: usize,
-    output: Rows,
-    how: Store,
-    scratch: Scratch,
-) {
-    match weight.format {
-        Format::F32 => multiply::<F32>(weight, input, count, output, how, scratch),
-        Format::F16 => multiply::<F16>(weight, input, count, output, how, scratch),
-        Format::Bf16 => multiply::<Bf16>(weight, input, count, output, how, scratch),
-        Format::Fp8 => multiply::<Fp8>(weight, input, count, output, how, scratch),
+impl Input {
+    #[inline(always)]
+    pub unsafe fn row(&self, row: usize) -> *const u8 {
+        let index = if self.map.is_null() { row } else { *self.map.add(row) as usize };
+        self.start.add(index * self.stride)
     }
 }
 
@@ -84,31 +75,32 @@ const TILE_ROWS: usize = 4;
 /// Packed input bytes that stay in the second-level cache while the weights pass.
 const INPUT_BLOCK_BYTES: usize = 192 * 1024;
 
-unsafe fn multiply<D: Decode>(
+/// Groups [from, to) of four outputs for `count` packed rows. `panel`: four of the input's rows.
+pub unsafe fn multiply_range<D: Decode>(
     weight: &Matrix,
-    input: Rows,
+    input: Input,
     count: usize,
     output: Rows,
     how: Store,
-    scratch: Scratch,
+    panel: *mut f32,
+    (from, to): (usize, usize),
 ) {
     let width = weight.blocks * 16;
-    let factor = if D::SCALED { FP8_HALF_FACTOR } else { 1.0 };
-    for first in (0..count).step_by(TILE_ROWS) {
-        let rows = TILE_ROWS.min(count - first);
-        pack(input, first, rows, width, factor, scratch.packed.add(first * width));
-    }
+    let packed = input.start as *const f32;
     if count == 1 {
-        return multiply_one::<D>(weight, scratch.packed, output.row(0), how);
+        for group in from..to {
+            Group::new::<D>(weight, group).one_row::<D>(packed, output.row(0), how);
+        }
+        return;
     }
     let fit = INPUT_BLOCK_BYTES / (width * 4);
     let step = (fit / TILE_ROWS * TILE_ROWS).max(2 * TILE_ROWS);
     for first in (0..count).step_by(step) {
         let last = count.min(first + step);
-        for group in 0..pad4(weight.rows) / 4 {
-            let group = Group::new::<D>(weight, group).unpacked::<D>(scratch.panel);
+        for group in from..to {
+            let group = Group::new::<D>(weight, group).unpacked::<D>(panel);
             for row in (first..last).step_by(TILE_ROWS) {
-                let x = scratch.packed.add(row * width);
+                let x = packed.add(row * width);
                 match last - row {
                     1 => group.rows::<1>(x, output, row, how),
                     2 => group.rows::<2>(x, output, row, how),
@@ -120,22 +112,28 @@ unsafe fn multiply<D: Decode>(
     }
 }
 
-/// Interleaves `rows` rows by vectors of four columns, times a power of two:
-/// [width / 4][rows][4].
-unsafe fn pack(input: Rows, first: usize, rows: usize, width: usize, factor: f32, to: *mut f32) {
+/// Packs rows [from, to) of `count` for the f32 kernels, times a power of two: tiles of four rows
+/// (the last may have fewer), a tile interleaved by vectors of four columns: [width / 4][rows][4].
+/// `from` is a multiple of 4. Reads whole blocks of 16 columns: what follows the last column must
+/// be readable and finite wherever the row is.
+pub unsafe fn pack(
+    input: Rows,
+    count: usize,
+    (from, to): (usize, usize),
+    width: usize,
+    factor: f32,
+    packed: *mut f32,
+) {
     let factor = f32x4_splat(factor);
-    for r in 0..rows {
-        let from = input.row(first + r);
-        for i in (0..width).step_by(4) {
-            store(to.add(i * rows + r * 4), f32x4_mul(load(from.add(i)), factor));
+    for first in (from..to).step_by(TILE_ROWS) {
+        let rows = TILE_ROWS.min(count - first);
+        let tile = packed.add(first * width);
+        for r in 0..rows {
+            let from = input.row(first + r);
+            for i in (0..width).step_by(4) {
+                store(tile.add(i * rows + r * 4), f32x4_mul(load(from.add(i)), factor));
+            }
         }
-    }
-}
-
-/// One row, straight from the stored weights.
-unsafe fn multiply_one<D: Decode>(weight: &Matrix, x: *const f32, output: *mut f32, how: Store) {
-    for group in 0..pad4(weight.rows) / 4 {
-        Group::new::<D>(weight, group).one_row::<D>(x, output, how);
     }
 }
 
@@ -246,7 +244,7 @@ unsafe fn accumulate<const N: usize>(
 }
 
 #[inline(always)]
-unsafe fn put(to: *mut f32, value: v128, how: Store) {
+pub unsafe fn put(to: *mut f32, value: v128, how: Store) {
     store(to, if how == Store::Add { f32x4_add(load(to), value) } else { value });
 }
 

@@ -1,11 +1,12 @@
 //! How a weight matrix lies in memory.
 //!
-//! Rows are padded to groups of 4 and columns to blocks of 16, both with zeros, so that no kernel
-//! has a tail. Storage order: [group of 4 rows][block of 16 columns][64 elements], the elements of
-//! a block in `Format::position` order. A kernel that computes four outputs thus reads one stream.
+//! Rows are padded to groups of 4 and columns to blocks of 16 (q8 and q4: two blocks), both with
+//! zeros, so that no kernel has a tail. Storage order: [group of 4 rows][block of 16 columns][64
+//! elements], the elements of a block in `Format::position` order. A kernel that computes four
+//! outputs thus reads one stream.
 
-use crate::formats::{self, Format};
-use crate::memory::{pad16, pad4, rounded, Buffer};
+use crate::formats::{self, Format, GROUP};
+use crate::memory::{pad4, rounded, Buffer};
 
 /// fp8 scales as the file holds them: [ceil(rows / rows_per_scale), grid_columns].
 pub struct Grid {
@@ -26,7 +27,8 @@ pub struct Matrix {
     source: Format,
     data: Buffer,
     grid: Option<Grid>,
-    /// [group of 4 rows][segment][row in group], times 2^60; made by `seal`.
+    /// [group of 4 rows][segment][row in group]. fp8: times 2^60, made by `seal`; q8 and q4: of
+    /// each 32 columns.
     scales: Option<Buffer>,
 }
 
@@ -46,13 +48,15 @@ fn segments(columns: usize, columns_per_scale: usize) -> usize {
 
 /// Bytes that a matrix takes once it is sealed, scales included. 64 bits: may exceed wasm32.
 pub fn matrix_bytes(source: Format, rows: u64, columns: u64, columns_per_scale: u64) -> u64 {
-    let (rows, padded) = (rows.div_ceil(4) * 4, columns.div_ceil(16) * 16);
     let format = stored(source, columns as usize, columns_per_scale as usize);
-    let elements = rounded(rows * padded * format.bytes() as u64);
-    let scaled = format == Format::Fp8;
-    let grid =
-        if scaled { segments(columns as usize, columns_per_scale as usize) as u64 } else { 0 };
-    elements + rounded(rows * grid * 4)
+    let (rows, padded) = (rows.div_ceil(4) * 4, format.padded(columns as usize));
+    let elements = rounded(rows * padded as u64 * format.bits() as u64 / 8);
+    let scales = match format {
+        Format::Fp8 => segments(columns as usize, columns_per_scale as usize),
+        Format::Q8 | Format::Q4 => padded / GROUP,
+        _ => 0,
+    };
+    elements + rounded(rows * scales as u64 * 4)
 }
 
 impl Matrix {
@@ -64,8 +68,8 @@ impl Matrix {
         per_scale: (usize, usize),
     ) -> Result<Matrix, String> {
         let format = stored(source, columns, per_scale.1);
-        let blocks = pad16(columns) / 16;
-        let bytes = (pad4(rows) * blocks * 16) as u64 * format.bytes() as u64;
+        let blocks = format.padded(columns) / 16;
+        let bytes = (pad4(rows) * blocks * 2) as u64 * format.bits() as u64;
         let grid = (source == Format::Fp8).then(|| {
             let grid_columns = segments(columns, per_scale.1);
             let values = vec![1.0; rows.div_ceil(per_scale.0.max(1)) * grid_columns];
@@ -79,17 +83,12 @@ impl Matrix {
         let scaled = format == Format::Fp8 && per_scale.1 < columns;
         let segment_blocks = if scaled { per_scale.1 / 16 } else { blocks };
         let data = Buffer::bytes(bytes)?;
-        Ok(Matrix {
-            format,
-            rows,
-            columns,
-            blocks,
-            segment_blocks,
-            source,
-            data,
-            grid,
-            scales: None,
-        })
+        let scales = if format.is_grouped() {
+            Some(Buffer::floats((pad4(rows) * blocks / 2) as u64)?)
+        } else {
+            None
+        };
+        Ok(Matrix { format, rows, columns, blocks, segment_blocks, source, data, grid, scales })
     }
 
     /// An f32 matrix made from `value(row, column)`.
@@ -123,7 +122,7 @@ impl Matrix {
 
     /// Bytes of one group of 4 rows.
     pub fn group_bytes(&self) -> usize {
-        self.blocks * 64 * self.format.bytes()
+        self.blocks * 8 * self.format.bits()
     }
 
     /// Where element [row][column] is stored, in elements.
@@ -134,7 +133,10 @@ impl Matrix {
 
     /// Stores a piece of the row-major source that starts `byte_offset` into it.
     pub fn write(&mut self, byte_offset: u64, bytes: &[u8]) {
-        let size = self.source.bytes();
+        if self.source.is_grouped() {
+            return self.write_integers(byte_offset, bytes);
+        }
+        let size = self.source.bits() / 8;
         let first = (byte_offset / size as u64) as usize;
         let (mut row, mut column) = (first / self.columns, first % self.columns);
         for element in bytes.chunks_exact(size) {
@@ -159,6 +161,65 @@ impl Matrix {
         }
     }
 
+    /// `write` for q8 and q4, whose rows are whole groups.
+    fn write_integers(&mut self, byte_offset: u64, bytes: &[u8]) {
+        let q4 = self.source == Format::Q4;
+        let row_bytes = (self.blocks * 2 * self.source.bits()) as u64;
+        let mut row = (byte_offset / row_bytes) as usize;
+        let mut at = (byte_offset % row_bytes) as usize;
+        for &byte in bytes {
+            if q4 {
+                self.set_q4(row, at * 2, byte & 15);
+                self.set_q4(row, at * 2 + 1, byte >> 4);
+            } else {
+                unsafe { *self.data.u8().add(self.offset(row, at)) = byte };
+            }
+            at += 1;
+            if at as u64 == row_bytes {
+                (row, at) = (row + 1, 0);
+            }
+        }
+    }
+
+    /// The byte and the shift within it of a q4 element.
+    fn q4_place(&self, row: usize, column: usize) -> (*mut u8, usize) {
+        let at = self.offset(row, column);
+        (unsafe { self.data.u8().add(at / 32 * 16 + at % 16) }, at / 16 % 2 * 4)
+    }
+
+    fn set_q4(&mut self, row: usize, column: usize, value: u8) {
+        let (byte, shift) = self.q4_place(row, column);
+        unsafe { *byte = *byte & !(15 << shift) | value << shift };
+    }
+
+    /// Stores a piece of the f16 scales of a q8 or q4 matrix, rows of an even count of groups.
+    pub fn write_group_scales(&mut self, byte_offset: u64, bytes: &[u8]) {
+        let Some(scales) = &self.scales else { return };
+        let groups = self.blocks / 2;
+        let stride = groups.next_multiple_of(2);
+        let first = (byte_offset / 2) as usize;
+        for (i, bits) in bytes.chunks_exact(2).enumerate() {
+            let (row, group) = ((first + i) / stride, (first + i) % stride);
+            if group < groups {
+                let value = formats::decode_f16(u16::from_le_bytes([bits[0], bits[1]]));
+                let at = (row / 4 * groups + group) * 4 + row % 4;
+                unsafe { *scales.f32().add(at) = value };
+            }
+        }
+    }
+
+    /// The integer at [row][column] of a q8 or q4 matrix times its scale.
+    fn grouped_value(&self, row: usize, column: usize) -> f32 {
+        let integer = if self.format == Format::Q4 {
+            let (byte, shift) = self.q4_place(row, column);
+            (unsafe { *byte } >> shift & 15) as i32 - 8
+        } else {
+            unsafe { *self.data.u8().add(self.offset(row, column)) as i8 as i32 }
+        };
+        let at = (row / 4 * (self.blocks / 2) + column / GROUP) * 4 + row % 4;
+        integer as f32 * unsafe { *self.scales().add(at) }
+    }
+
     pub fn write_scales(&mut self, scales: &[f32]) {
         if let Some(grid) = &mut self.grid {
             grid.values.copy_from_slice(scales);
@@ -174,6 +235,7 @@ impl Matrix {
                 Format::F16 => formats::decode_f16(*self.data.u16().add(at)),
                 Format::Bf16 => formats::decode_bf16(*self.data.u16().add(at)),
                 Format::Fp8 => formats::decode_e4m3(*self.data.u8().add(at)),
+                Format::Q8 | Format::Q4 => return self.grouped_value(row, column),
             }
         };
         element * self.grid.as_ref().map_or(1.0, |grid| grid.at(row, column))

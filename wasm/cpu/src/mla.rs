@@ -5,11 +5,14 @@
 //! Attention runs over tiles of 32 positions with an online softmax. Tiles begin at multiples of
 //! 32, so a row's sums are made in the same order whatever the chunking and the pages.
 
+use crate::formats::Format;
 use crate::latents::{Latents, TILE};
-use crate::matmul::{project, Rows, Scratch, Store};
+use crate::matmul::{Rows, Store};
 use crate::matrix::Matrix;
-use crate::memory::{pad16, Buffer};
+use crate::memory::{pad16, pad4, Buffer};
+use crate::mla_tile::{weigh, Part};
 use crate::norm::rms_norm;
+use crate::products::{alone, side_by_side, Inputs, Product, Scratch};
 use crate::shape::{Mla, Plan, Sequence};
 use crate::simd::*;
 use core::arch::wasm32::*;
@@ -34,60 +37,86 @@ pub struct MlaScratch {
     /// [rows][q row]: 16 floats more than heads x (nope + shared), so that a head can be read over
     /// whole blocks without touching the next row.
     pub q: Buffer,
-    /// q~ | q_shared: [rows][heads][pad16(width)].
-    pub absorbed: Buffer,
     /// [rows][pad16(width)]: latent | shared key before the cache.
     pub latent: Buffer,
-    /// Weighted latents of [rows][heads][pad16(latent)].
-    pub mixed: Buffer,
-    /// [rows][output row]: 16 floats more than heads x value, into which the last head's zero pad
-    /// may reach.
+    /// [rows][pad16(heads x value)].
     pub o: Buffer,
-    /// Scores of a block of rows: [ROW_BLOCK x heads][TILE].
-    pub scores: Buffer,
-    /// Largest score and sum of a block of rows: [ROW_BLOCK x heads][2].
-    pub softmax: Buffer,
-    /// One latent on its own, because the norm works on whole lanes.
-    pub normed: Buffer,
+    /// One for each thread.
+    pub attention: Vec<AttentionScratch>,
 }
 
-impl MlaScratch {
-    /// Floats of every buffer for `rows` rows, in the order of the fields.
-    pub fn floats(shape: &Mla, rows: usize) -> [u64; 8] {
-        let block = (ROW_BLOCK * shape.heads) as u64;
-        let heads = |width: usize| rows as u64 * shape.heads as u64 * pad16(width) as u64;
+/// Memory of one block of rows: pairs of row and head, [row][head].
+pub struct AttentionScratch {
+    /// q~ | q_shared: [pairs][pad16(width)].
+    absorbed: Buffer,
+    /// Inputs of a product.
+    packed: Buffer,
+    /// Weighted latents, [pairs][pad16(latent)].
+    mixed: Buffer,
+    /// [pairs][TILE].
+    scores: Buffer,
+    /// Largest score and sum, [pairs][2].
+    softmax: Buffer,
+    /// One head's outputs, [rows][pad4(value)].
+    o: Buffer,
+    /// A tile of latents as an f32 matrix [TILE, width].
+    tile: Matrix,
+}
+
+impl AttentionScratch {
+    fn floats(shape: &Mla) -> [u64; 6] {
+        let pairs = ROW_BLOCK * shape.heads;
+        let widest = shape.width().max(shape.nope);
         [
-            rows as u64 * query_stride(shape) as u64,
-            heads(shape.width()),
-            rows as u64 * pad16(shape.width()) as u64,
-            heads(shape.latent),
-            rows as u64 * output_stride(shape) as u64,
-            block * TILE as u64,
-            block * 2,
-            pad16(shape.latent) as u64,
+            pairs * pad16(shape.width()),
+            pairs * pad16(widest),
+            pairs * pad16(shape.latent),
+            pairs * TILE,
+            pairs * 2,
+            ROW_BLOCK * pad4(shape.value),
         ]
+        .map(|floats| floats as u64)
     }
 
-    pub fn new(shape: &Mla, rows: usize) -> Result<MlaScratch, String> {
-        let floats = Self::floats(shape, rows);
+    fn new(shape: &Mla) -> Result<AttentionScratch, String> {
+        let floats = Self::floats(shape);
         let mut buffers = floats.iter().map(|&count| Buffer::floats(count));
         let mut next = || buffers.next().unwrap();
-        Ok(MlaScratch {
-            q: next()?,
+        Ok(AttentionScratch {
             absorbed: next()?,
-            latent: next()?,
+            packed: next()?,
             mixed: next()?,
-            o: next()?,
             scores: next()?,
             softmax: next()?,
-            normed: next()?,
+            o: next()?,
+            tile: Matrix::new(Format::F32, TILE, shape.width(), (1, 1))?,
         })
     }
 }
 
-/// Most rows that are multiplied by a tile of latents at once.
-pub fn score_rows(shape: &Mla) -> u64 {
-    (ROW_BLOCK * shape.heads) as u64
+impl MlaScratch {
+    /// Floats of q, latent and o for `rows` rows.
+    fn row_floats(shape: &Mla, rows: usize) -> [u64; 3] {
+        [query_stride(shape), pad16(shape.width()), output_stride(shape)]
+            .map(|floats| (rows * floats) as u64)
+    }
+
+    pub fn floats(shape: &Mla, rows: usize, threads: usize) -> u64 {
+        let tile = (TILE * pad16(shape.width())) as u64;
+        let attention = AttentionScratch::floats(shape).iter().sum::<u64>() + tile;
+        Self::row_floats(shape, rows).iter().sum::<u64>() + threads as u64 * attention
+    }
+
+    pub fn new(shape: &Mla, rows: usize, threads: usize) -> Result<MlaScratch, String> {
+        let [q, latent, o] = Self::row_floats(shape, rows).map(Buffer::floats);
+        let attention = (0..threads).map(|_| AttentionScratch::new(shape));
+        Ok(MlaScratch {
+            q: q?,
+            latent: latent?,
+            o: o?,
+            attention: attention.collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 fn query_stride(shape: &Mla) -> usize {
@@ -95,11 +124,10 @@ fn query_stride(shape: &Mla) -> usize {
 }
 
 fn output_stride(shape: &Mla) -> usize {
-    pad16(shape.heads * shape.value) + 16
+    pad16(shape.heads * shape.value)
 }
 
-/// residual += mixer(x), and the rows' latents are written to their pages. `tile` is an f32 matrix
-/// [TILE, width].
+/// residual += mixer(x), and the rows' latents are written to their pages.
 pub unsafe fn mla(
     shape: &Mla,
     layer: &MlaLayer,
@@ -108,124 +136,190 @@ pub unsafe fn mla(
     residual: Rows,
     epsilon: f32,
     work: &MlaScratch,
-    tile: &Matrix,
     scratch: Scratch,
 ) {
     let count = plan.rows();
     let q = Rows::new(work.q.f32(), query_stride(shape));
     let latent = Rows::new(work.latent.f32(), pad16(shape.width()));
-    project(&layer.q, x, count, q, Store::Assign, scratch);
-    project(&layer.kv_a, x, count, latent, Store::Assign, scratch);
-    absorb(shape, layer, count, work, scratch);
+    let mut inputs = Inputs::new(scratch, x, count);
+    let how = Store::Assign;
+    let product =
+        |(weight, output)| Product { weight, input: inputs.of(weight), count, output, how };
+    side_by_side(scratch, &[(&layer.q, q), (&layer.kv_a, latent)].map(product));
     for sequence in &plan.sequences {
         let pages = plan.pages.as_ptr().add(sequence.page_start);
-        write_latents(shape, layer, sequence, pages, epsilon, work);
+        scratch.over_rows(sequence.row_count, |from, to| {
+            write_latents(shape, layer, sequence, (from, to), pages, epsilon, work);
+        });
+    }
+    let blocks = blocks(shape, plan, scratch.pool.threads());
+    scratch.pool.run(blocks.len(), &|part, thread| {
+        let (memory, block) = (&work.attention[thread], &blocks[part]);
+        let pages = plan.pages.as_ptr().add(block.page_start);
+        absorb(shape, layer, block, work, memory);
+        attend(shape, layer, block, pages, memory);
+        project_values(shape, layer, block, work, memory);
+    });
+    let o = Rows::new(work.o.f32(), output_stride(shape));
+    let input = Inputs::new(scratch, o, count).of(&layer.o);
+    let how = Store::Add;
+    side_by_side(scratch, &[Product { weight: &layer.o, input, count, output: residual, how }]);
+}
+
+/// Rows [row, row + count) of one sequence, the first at `position`, and `heads` of their heads.
+struct Block {
+    row: usize,
+    count: usize,
+    position: usize,
+    page_start: usize,
+    first_head: usize,
+    heads: usize,
+}
+
+/// The step's rows in blocks, those with most to read first; heads are parted where there are fewer
+/// blocks than threads could work on.
+fn blocks(shape: &Mla, plan: &Plan, threads: usize) -> Vec<Block> {
+    let count = |sequence: &Sequence| sequence.row_count.div_ceil(ROW_BLOCK);
+    let whole = threads == 1 || plan.sequences.iter().map(count).sum::<usize>() >= 2 * threads;
+    // Heads are mixed in pairs.
+    let heads = if whole { shape.heads } else { 2 };
+    let mut blocks = Vec::new();
+    for sequence in &plan.sequences {
         for first in (0..sequence.row_count).step_by(ROW_BLOCK) {
-            let count = ROW_BLOCK.min(sequence.row_count - first);
-            let block =
-                Block { row: sequence.row_start + first, count, position: sequence.past + first };
-            attend(shape, layer, block, pages, work, tile, scratch);
+            for first_head in (0..shape.heads).step_by(heads) {
+                blocks.push(Block {
+                    row: sequence.row_start + first,
+                    count: ROW_BLOCK.min(sequence.row_count - first),
+                    position: sequence.past + first,
+                    page_start: sequence.page_start,
+                    first_head,
+                    heads: heads.min(shape.heads - first_head),
+                });
+            }
         }
     }
-    let o = Rows::new(work.o.f32(), output_stride(shape));
-    let mixed_stride = shape.heads * pad16(shape.latent);
-    for head in 0..shape.heads {
-        let from = Rows::new(work.mixed.f32().add(head * pad16(shape.latent)), mixed_stride);
-        let to = Rows::new(o.start.add(head * shape.value), o.stride);
-        // Pads of a head are overwritten by the head after it, those of the last are zero.
-        project(&layer.values[head], from, count, to, Store::Assign, scratch);
-    }
-    project(&layer.o, o, count, residual, Store::Add, scratch);
+    blocks.sort_by_key(|block| core::cmp::Reverse(block.position));
+    blocks
 }
 
 /// q~ | q_shared of every row and head.
-unsafe fn absorb(shape: &Mla, layer: &MlaLayer, count: usize, work: &MlaScratch, scratch: Scratch) {
-    let q = Rows::new(work.q.f32(), query_stride(shape));
-    let stride = pad16(shape.width());
-    for head in 0..shape.heads {
-        let from = Rows::new(q.start.add(head * (shape.nope + shape.shared)), q.stride);
-        let to = Rows::new(work.absorbed.f32().add(head * stride), shape.heads * stride);
-        project(&layer.keys[head], from, count, to, Store::Assign, scratch);
-        for row in 0..count {
+unsafe fn absorb(
+    shape: &Mla,
+    layer: &MlaLayer,
+    block: &Block,
+    work: &MlaScratch,
+    memory: &AttentionScratch,
+) {
+    let stride = query_stride(shape);
+    let q = work.q.f32().add(block.row * stride);
+    let width = pad16(shape.width());
+    for head in 0..block.heads {
+        let at = (block.first_head + head) * (shape.nope + shape.shared);
+        let from = Rows::new(q.add(at), stride);
+        let to = Rows::new(memory.absorbed.f32().add(head * width), block.heads * width);
+        let weight = &layer.keys[block.first_head + head];
+        alone(weight, from, block.count, to, memory.packed.f32());
+        for row in 0..block.count {
             let shared = from.row(row).add(shape.nope);
             core::ptr::copy_nonoverlapping(shared, to.row(row).add(shape.latent), shape.shared);
         }
     }
 }
 
-/// Normalises the latents of a sequence's rows (not the shared keys) and caches them.
+/// Every head's outputs from its weighted latents.
+unsafe fn project_values(
+    shape: &Mla,
+    layer: &MlaLayer,
+    block: &Block,
+    work: &MlaScratch,
+    memory: &AttentionScratch,
+) {
+    let width = pad16(shape.latent);
+    let stride = output_stride(shape);
+    let out = Rows::new(memory.o.f32(), pad4(shape.value));
+    for head in 0..block.heads {
+        let from = Rows::new(memory.mixed.f32().add(head * width), block.heads * width);
+        let index = block.first_head + head;
+        alone(&layer.values[index], from, block.count, out, memory.packed.f32());
+        for row in 0..block.count {
+            let to = work.o.f32().add((block.row + row) * stride + index * shape.value);
+            core::ptr::copy_nonoverlapping(out.row(row), to, shape.value);
+        }
+    }
+}
+
+/// Normalises the latents of rows [from, to) of a sequence (not the shared keys) and caches them.
 unsafe fn write_latents(
     shape: &Mla,
     layer: &MlaLayer,
     sequence: &Sequence,
+    (from, to): (usize, usize),
     pages: *const u32,
     epsilon: f32,
     work: &MlaScratch,
 ) {
     let stride = pad16(shape.width());
-    for t in 0..sequence.row_count {
+    for t in from..to {
         let row = work.latent.f32().add((sequence.row_start + t) * stride);
-        let normed = work.normed.f32();
-        core::ptr::copy_nonoverlapping(row, normed, shape.latent);
-        let rows = Rows::new(normed, 0);
-        rms_norm(rows, 1, shape.latent, layer.kv_norm.f32(), epsilon, rows);
-        core::ptr::copy_nonoverlapping(normed, row, shape.latent);
-        // A NaN may have spread into the lanes behind the latent.
-        core::ptr::write_bytes(normed, 0, pad16(shape.latent));
+        // The norm works on whole lanes: what it does to the shared key is undone.
+        let mut behind = [0f32; 4];
+        let pad = pad4(shape.latent) - shape.latent;
+        let end = row.add(shape.latent);
+        core::ptr::copy_nonoverlapping(end, behind.as_mut_ptr(), pad);
+        core::ptr::write_bytes(end, 0, pad);
+        rms_norm(
+            Rows::new(row, 0),
+            1,
+            shape.latent,
+            layer.kv_norm.f32(),
+            epsilon,
+            Rows::new(row, 0),
+        );
+        core::ptr::copy_nonoverlapping(behind.as_ptr(), end, pad);
         layer.latents.write(pages, sequence.past + t, row);
     }
-}
-
-/// Rows [row, row + count) of one sequence, the first at `position`.
-#[derive(Clone, Copy)]
-struct Block {
-    row: usize,
-    count: usize,
-    position: usize,
 }
 
 /// Attention of a block of rows over everything up to each of them, into `mixed`.
 unsafe fn attend(
     shape: &Mla,
     layer: &MlaLayer,
-    block: Block,
+    block: &Block,
     pages: *const u32,
-    work: &MlaScratch,
-    tile: &Matrix,
-    scratch: Scratch,
+    memory: &AttentionScratch,
 ) {
-    let heads = shape.heads;
+    let heads = block.heads;
     let stride = pad16(shape.width());
     let mixed_stride = pad16(shape.latent);
-    let absorbed = work.absorbed.f32().add(block.row * heads * stride);
-    let mixed = work.mixed.f32().add(block.row * heads * mixed_stride);
+    let (absorbed, mixed) = (memory.absorbed.f32(), memory.mixed.f32());
     for pair in 0..block.count * heads {
-        *work.softmax.f32().add(pair * 2) = f32::NEG_INFINITY;
-        *work.softmax.f32().add(pair * 2 + 1) = 0.0;
+        *memory.softmax.f32().add(pair * 2) = f32::NEG_INFINITY;
+        *memory.softmax.f32().add(pair * 2 + 1) = 0.0;
     }
     core::ptr::write_bytes(mixed, 0, block.count * heads * mixed_stride);
     let end = block.position + block.count;
     for start in (0..end).step_by(TILE) {
+        let tile = &memory.tile;
         let values = tile.data() as *mut f32;
         layer.latents.unpack(pages, start, end.min(start + TILE), values);
         // Rows before the tile see nothing of it.
         let skipped = start.saturating_sub(block.position);
         let first = skipped * heads;
         let queries = Rows::new(absorbed.add(first * stride), stride);
-        let scores = Rows::new(work.scores.f32().add(first * TILE), TILE);
+        let scores = Rows::new(memory.scores.f32().add(first * TILE), TILE);
         let pairs = block.count * heads - first;
-        project(tile, queries, pairs, scores, Store::Assign, scratch);
+        alone(tile, queries, pairs, scores, memory.packed.f32());
         for row in skipped..block.count {
             let seen = (block.position + row + 1 - start).min(TILE);
             let mut head = 0;
             while head < heads {
                 let pair = row * heads + head;
-                let softmax = work.softmax.f32().add(pair * 2);
+                let softmax = memory.softmax.f32().add(pair * 2);
                 let part = Part {
                     values,
                     blocks: tile.blocks,
                     seen,
-                    weights: work.scores.f32().add(pair * TILE),
+                    weights: memory.scores.f32().add(pair * TILE),
                     mixed: mixed.add(pair * mixed_stride),
                     width: mixed_stride,
                 };
@@ -241,80 +335,7 @@ unsafe fn attend(
         }
     }
     for pair in 0..block.count * heads {
-        let factor = f32x4_splat(1.0 / *work.softmax.f32().add(pair * 2 + 1));
+        let factor = f32x4_splat(1.0 / *memory.softmax.f32().add(pair * 2 + 1));
         map(mixed.add(pair * mixed_stride), mixed_stride, |value| f32x4_mul(value, factor));
-    }
-}
-
-/// Turns the first `seen` scores into weights exp(score - largest), zeros behind them; updates
-/// (largest, sum). Returns the factor for what was summed before. A NaN score makes all NaN.
-unsafe fn weigh(shape: &Mla, scores: *mut f32, seen: usize, softmax: *mut f32) -> f32 {
-    let scale = f32x4_splat(1.0 / ((shape.nope + shape.shared) as f32).sqrt());
-    for i in seen..TILE {
-        *scores.add(i) = f32::NEG_INFINITY;
-    }
-    let before = splat(softmax);
-    let mut largest = before;
-    for i in (0..TILE).step_by(4) {
-        let score = f32x4_mul(load(scores.add(i)), scale);
-        store(scores.add(i), score);
-        largest = f32x4_max(largest, score);
-    }
-    largest = f32x4_max(largest, i32x4_shuffle::<2, 3, 0, 1>(largest, largest));
-    largest = f32x4_max(largest, i32x4_shuffle::<1, 0, 3, 2>(largest, largest));
-    let mut total = zero();
-    for i in (0..TILE).step_by(4) {
-        let weight = exp(f32x4_sub(load(scores.add(i)), largest));
-        store(scores.add(i), weight);
-        total = f32x4_add(total, weight);
-    }
-    let keep = f32x4_extract_lane::<0>(exp(f32x4_sub(before, largest)));
-    *softmax = f32x4_extract_lane::<0>(largest);
-    *softmax.add(1) = *softmax.add(1) * keep + sum(total);
-    keep
-}
-
-/// What one head of a row takes from a tile; its neighbour's memory follows its own.
-struct Part {
-    /// The tile.
-    values: *const f32,
-    /// Blocks of 16 columns in a row of the tile.
-    blocks: usize,
-    /// Positions of the tile that the row sees.
-    seen: usize,
-    /// [head][TILE].
-    weights: *mut f32,
-    /// [head][width].
-    mixed: *mut f32,
-    width: usize,
-}
-
-impl Part {
-    /// mixed = keep * mixed + sum of weight * latent over what is seen, for H heads together.
-    unsafe fn mix<const H: usize>(&self, keep: [f32; H]) {
-        for block in 0..self.width / 16 {
-            let mut sum = [[zero(); 4]; H];
-            for h in 0..H {
-                let from = self.mixed.add(h * self.width + block * 16);
-                for i in 0..4 {
-                    sum[h][i] = f32x4_mul(load(from.add(i * 4)), f32x4_splat(keep[h]));
-                }
-            }
-            for row in 0..self.seen {
-                let from = self.values.add((row / 4 * self.blocks + block) * 64 + row % 4 * 4);
-                for h in 0..H {
-                    let weight = splat(self.weights.add(h * TILE + row));
-                    for i in 0..4 {
-                        sum[h][i] = fma(weight, load(from.add(i * 16)), sum[h][i]);
-                    }
-                }
-            }
-            for h in 0..H {
-                let to = self.mixed.add(h * self.width + block * 16);
-                for i in 0..4 {
-                    store(to.add(i * 4), sum[h][i]);
-                }
-            }
-        }
     }
 }

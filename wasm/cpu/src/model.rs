@@ -2,15 +2,18 @@
 
 use crate::feed_forward::{self, FeedForward, FeedForwardScratch, MoeLayer, Routing};
 use crate::kda::{self, KdaLayer, KdaScratch};
-use crate::latents::{Latents, TILE};
-use crate::matmul::{project, Rows, Scratch, Store};
+use crate::latents::Latents;
+use crate::matmul::{Rows, Store};
 use crate::matrix::Matrix;
 use crate::memory::{pad16, pad4, Buffer};
 use crate::mla::{self, MlaLayer, MlaScratch};
 use crate::norm::rms_norm;
+use crate::products::{input_bytes, side_by_side, Arena, Inputs, Product, Scratch};
 use crate::shape::{Capacity, Plan, Shape};
 use crate::simd::*;
+use crate::threads::Pool;
 use core::arch::wasm32::*;
+use std::sync::Arc;
 
 pub enum Mixer {
     Kda(KdaLayer),
@@ -36,11 +39,14 @@ pub struct Widths {
     pub input: usize,
     /// The narrow side of the KDA gates.
     pub rank: usize,
-    /// Feed-forward intermediates.
-    pub intermediate: usize,
+    /// Intermediates of dense layers.
+    pub dense: usize,
+    /// Intermediates of routed and shared experts.
+    pub expert: usize,
 }
 
 pub struct Model {
+    pub pool: Arc<Pool>,
     pub embed: Matrix,
     pub head: Matrix,
     pub norm: Buffer,
@@ -58,70 +64,86 @@ pub struct Work {
     last: Buffer,
     /// [logit_rows][pad4(vocabulary)].
     pub logits: Buffer,
-    panel: Buffer,
-    packed: Buffer,
+    panels: Buffer,
+    panel_floats: usize,
+    arena: Arena,
     kda: KdaScratch,
     mla: MlaScratch,
-    /// A tile of latents as an f32 matrix [TILE, width].
-    tile: Matrix,
     pub feed: FeedForwardScratch,
 }
 
 impl Work {
-    fn floats(shape: &Shape, capacity: &Capacity, widths: Widths) -> [u64; 9] {
-        let rows = capacity.rows as u64;
-        let hidden = pad16(shape.hidden) as u64;
-        let logit_rows = capacity.logit_rows as u64;
-        let input = widths.input.max(shape.mla.nope).max(shape.mla.width());
-        let input = pad16(input) as u64;
-        let intermediate = rows * pad16(widths.intermediate) as u64;
+    fn floats(shape: &Shape, capacity: &Capacity, widths: Widths) -> [u64; 8] {
+        let rows = capacity.rows;
+        let hidden = pad16(shape.hidden);
+        let experts = (1 + shape.moe.per_token) * pad16(widths.expert);
+        let intermediate = rows * experts.max(pad16(widths.dense));
         [
             rows * hidden,
             rows * hidden,
-            logit_rows * hidden,
-            logit_rows * pad4(shape.vocabulary) as u64,
-            4 * input,
-            rows.max(logit_rows).max(mla::score_rows(&shape.mla)) * input,
+            capacity.logit_rows * hidden,
+            capacity.logit_rows * pad4(shape.vocabulary),
+            capacity.threads * panel_floats(shape, widths),
             intermediate,
             intermediate,
-            rows * pad16(shape.moe.experts) as u64,
+            rows * pad16(shape.moe.experts),
         ]
+        .map(|floats| floats as u64)
+    }
+
+    /// The most that one block prepares of its inputs.
+    fn arena_bytes(shape: &Shape, capacity: &Capacity, widths: Widths) -> u64 {
+        let rows = capacity.rows.max(capacity.logit_rows);
+        let of = |columns: usize| input_bytes(rows, columns);
+        // Each kind of weight has its own form of x.
+        let x = 4 * of(shape.hidden);
+        let values = shape.kda.value_channels().max(shape.mla.heads * shape.mla.value);
+        let mixer = x + 2 * of(widths.rank) + of(values);
+        // Gate and up of an expert may be of two kinds.
+        let experts = 1 + shape.moe.per_token as u64;
+        let moe = x + experts * (2 * of(shape.hidden) + of(widths.expert));
+        // Each piece is rounded up.
+        let pieces = 3 * (shape.moe.experts as u64 + 8);
+        mixer.max(moe).max(x + of(widths.dense)) + pieces * 16
     }
 
     pub fn bytes(shape: &Shape, capacity: &Capacity, widths: Widths) -> u64 {
+        let Capacity { rows, threads, .. } = *capacity;
         let floats = Self::floats(shape, capacity, widths).iter().sum::<u64>()
-            + KdaScratch::floats(&shape.kda, capacity.rows, widths.rank).iter().sum::<u64>()
-            + MlaScratch::floats(&shape.mla, capacity.rows).iter().sum::<u64>()
-            + (TILE * pad16(shape.mla.width())) as u64;
-        floats * 4 + Routing::bytes(&shape.moe, capacity.rows)
+            + KdaScratch::floats(&shape.kda, rows, widths.rank).iter().sum::<u64>()
+            + MlaScratch::floats(&shape.mla, rows, threads);
+        floats * 4 + Self::arena_bytes(shape, capacity, widths) + Routing::bytes(&shape.moe, rows)
     }
 
     pub fn new(shape: &Shape, capacity: &Capacity, widths: Widths) -> Result<Work, String> {
         let floats = Self::floats(shape, capacity, widths);
         let mut buffers = floats.iter().map(|&count| Buffer::floats(count));
         let mut next = || buffers.next().unwrap();
+        let Capacity { rows, threads, .. } = *capacity;
         Ok(Work {
             residual: next()?,
             x: next()?,
             last: next()?,
             logits: next()?,
-            panel: next()?,
-            packed: next()?,
+            panels: next()?,
+            panel_floats: panel_floats(shape, widths),
+            arena: Arena::new(Self::arena_bytes(shape, capacity, widths))?,
             feed: FeedForwardScratch {
                 gate: next()?,
                 up: next()?,
                 scores: next()?,
-                routing: Routing::new(&shape.moe, capacity.rows),
+                routing: Routing::new(&shape.moe, rows),
             },
-            kda: KdaScratch::new(&shape.kda, capacity.rows, widths.rank)?,
-            mla: MlaScratch::new(&shape.mla, capacity.rows)?,
-            tile: Matrix::new(crate::formats::Format::F32, TILE, shape.mla.width(), (1, 1))?,
+            kda: KdaScratch::new(&shape.kda, rows, widths.rank)?,
+            mla: MlaScratch::new(&shape.mla, rows, threads)?,
         })
     }
+}
 
-    fn scratch(&self) -> Scratch {
-        Scratch { panel: self.panel.f32(), packed: self.packed.f32() }
-    }
+/// Floats of a thread's panel: four inputs of a product, or the tail of a convolution.
+fn panel_floats(shape: &Shape, widths: Widths) -> usize {
+    let tail = shape.kda.taps.saturating_sub(1) * shape.kda.key_dim.max(shape.kda.value_dim);
+    pad16((4 * pad16(widths.input)).max(tail))
 }
 
 /// Bytes of state and latents of the whole model.
@@ -133,6 +155,13 @@ pub fn state_bytes(shape: &Shape, capacity: &Capacity, kda_layers: u64, mla_laye
 }
 
 impl Model {
+    /// What products need; nothing that they prepared before is kept.
+    fn scratch(&self) -> Scratch<'_> {
+        let Work { arena, panels, panel_floats, .. } = &self.work;
+        arena.clear();
+        Scratch { pool: &self.pool, arena, panels: panels.f32(), panel_floats: *panel_floats }
+    }
+
     fn rows_of(&self, buffer: &Buffer, shape: &Shape) -> Rows {
         Rows::new(buffer.f32(), pad16(shape.hidden))
     }
@@ -141,8 +170,11 @@ impl Model {
     unsafe fn normalize(&self, shape: &Shape, weight: &Buffer) -> (Rows, Rows) {
         let residual = self.rows_of(&self.work.residual, shape);
         let x = self.rows_of(&self.work.x, shape);
-        let count = self.plan.rows();
-        rms_norm(residual, count, shape.hidden, weight.f32(), shape.epsilon, x);
+        self.scratch().over_rows(self.plan.rows(), |from, to| {
+            let behind = |rows: Rows| Rows::new(rows.row(from), rows.stride);
+            let (residual, x) = (behind(residual), behind(x));
+            rms_norm(residual, to - from, shape.hidden, weight.f32(), shape.epsilon, x);
+        });
         (x, residual)
     }
 
@@ -166,7 +198,7 @@ impl Model {
         let (work, plan) = (&self.work, &self.plan);
         unsafe {
             let (x, residual) = self.normalize(shape, &layer.mixer_norm);
-            let scratch = work.scratch();
+            let scratch = self.scratch();
             match &layer.mixer {
                 Mixer::Kda(layer) => {
                     let epsilon = shape.epsilon;
@@ -180,7 +212,6 @@ impl Model {
                     residual,
                     shape.latent_epsilon,
                     &work.mla,
-                    &work.tile,
                     scratch,
                 ),
             }
@@ -192,8 +223,10 @@ impl Model {
         let count = self.plan.rows();
         unsafe {
             let (x, residual) = self.normalize(shape, &self.layers[index].feed_norm);
-            let scratch = self.work.scratch();
-            let work = &mut self.work.feed;
+            let Work { arena, panels, panel_floats, feed: work, .. } = &mut self.work;
+            arena.clear();
+            let panel_floats = *panel_floats;
+            let scratch = Scratch { pool: &self.pool, arena, panels: panels.f32(), panel_floats };
             match &mut self.layers[index].feed {
                 Feed::Dense(weight) => {
                     feed_forward::dense(weight, x, residual, count, work, scratch)
@@ -217,7 +250,10 @@ impl Model {
             let last = self.rows_of(&self.work.last, shape);
             rms_norm(residual, count, shape.hidden, self.norm.f32(), shape.epsilon, last);
             let logits = Rows::new(self.work.logits.f32(), pad4(shape.vocabulary));
-            project(&self.head, last, count, logits, Store::Assign, self.work.scratch());
+            let (weight, how) = (&self.head, Store::Assign);
+            let scratch = self.scratch();
+            let input = Inputs::new(scratch, last, count).of(weight);
+            side_by_side(scratch, &[Product { weight, input, count, output: logits, how }]);
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Capacity {
     pub rows: usize,
     pub logit_rows: usize,
     pub half_latents: bool,
+    /// Threads that compute a step.
+    pub threads: usize,
 }
 
 /// One sequence's part of a step.

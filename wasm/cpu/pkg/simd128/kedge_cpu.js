@@ -21,19 +21,19 @@ export class Cpu {
     begin(tokens, sequences, pages, logit_rows) {
         let ptr0, len0, ptr1, len1, ptr2, len2, ptr3, len3;
         try {
-            ptr0 = passArray32ToWasm0(tokens, wasm.__wbindgen_export);
+            ptr0 = passArray32ToWasm0(tokens, wasm.__wbindgen_malloc);
             len0 = WASM_VECTOR_LEN;
-            ptr1 = passArray32ToWasm0(sequences, wasm.__wbindgen_export);
+            ptr1 = passArray32ToWasm0(sequences, wasm.__wbindgen_malloc);
             len1 = WASM_VECTOR_LEN;
-            ptr2 = passArray32ToWasm0(pages, wasm.__wbindgen_export);
+            ptr2 = passArray32ToWasm0(pages, wasm.__wbindgen_malloc);
             len2 = WASM_VECTOR_LEN;
-            ptr3 = passArray32ToWasm0(logit_rows, wasm.__wbindgen_export);
+            ptr3 = passArray32ToWasm0(logit_rows, wasm.__wbindgen_malloc);
             len3 = WASM_VECTOR_LEN;
         } catch (e) {
-            if (ptr3) { wasm.__wbindgen_export2(ptr3, len3 * 4, 4); }
-            if (ptr2) { wasm.__wbindgen_export2(ptr2, len2 * 4, 4); }
-            if (ptr1) { wasm.__wbindgen_export2(ptr1, len1 * 4, 4); }
-            if (ptr0) { wasm.__wbindgen_export2(ptr0, len0 * 4, 4); }
+            if (ptr3) { wasm.__wbindgen_free(ptr3, len3 * 4, 4); }
+            if (ptr2) { wasm.__wbindgen_free(ptr2, len2 * 4, 4); }
+            if (ptr1) { wasm.__wbindgen_free(ptr1, len1 * 4, 4); }
+            if (ptr0) { wasm.__wbindgen_free(ptr0, len0 * 4, 4); }
             throw e;
         }
         wasm.cpu_begin(this.__wbg_ptr, ptr0, len0, ptr1, len1, ptr2, len2, ptr3, len3);
@@ -44,7 +44,7 @@ export class Cpu {
      * @returns {number}
      */
     configureBytes(capacity) {
-        const ptr0 = passArray32ToWasm0(capacity, wasm.__wbindgen_export);
+        const ptr0 = passArray32ToWasm0(capacity, wasm.__wbindgen_malloc);
         const len0 = WASM_VECTOR_LEN;
         const ret = wasm.cpu_configureBytes(this.__wbg_ptr, ptr0, len0);
         return ret;
@@ -53,18 +53,11 @@ export class Cpu {
      * @param {Uint32Array | number[]} capacity
      */
     configure(capacity) {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            const ptr0 = passArray32ToWasm0(capacity, wasm.__wbindgen_export);
-            const len0 = WASM_VECTOR_LEN;
-            wasm.cpu_configure(retptr, this.__wbg_ptr, ptr0, len0);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            if (r1) {
-                throw takeFromExternrefTable0(r0);
-            }
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
+        const ptr0 = passArray32ToWasm0(capacity, wasm.__wbindgen_malloc);
+        const len0 = WASM_VECTOR_LEN;
+        const ret = wasm.cpu_configure(this.__wbg_ptr, ptr0, len0);
+        if (ret[1]) {
+            throw takeFromExternrefTable0(ret[0]);
         }
     }
     /**
@@ -74,17 +67,10 @@ export class Cpu {
      * @returns {Float32Array}
      */
     convolutionState(layer, slot) {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            wasm.cpu_convolutionState(retptr, this.__wbg_ptr, layer, slot);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            var v1 = getArrayF32FromWasm0(r0, r1).slice();
-            wasm.__wbindgen_export2(r0, r1 * 4, 4);
-            return v1;
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
-        }
+        const ret = wasm.cpu_convolutionState(this.__wbg_ptr, layer, slot);
+        var v1 = getArrayF32FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
+        return v1;
     }
     /**
      * @param {string} key
@@ -96,24 +82,17 @@ export class Cpu {
      * @param {number} columns_per_scale
      */
     declare(key, format, matrices, rows, columns, rows_per_scale, columns_per_scale) {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            const val2 = +format;
-            const val3 = +matrices;
-            const val4 = +rows;
-            const val5 = +columns;
-            const val6 = +rows_per_scale;
-            const val7 = +columns_per_scale;
-            const ptr0 = passStringToWasm0(key, wasm.__wbindgen_export, wasm.__wbindgen_export4);
-            const len0 = WASM_VECTOR_LEN;
-            wasm.cpu_declare(retptr, this.__wbg_ptr, ptr0, len0, val2, val3, val4, val5, val6, val7);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            if (r1) {
-                throw takeFromExternrefTable0(r0);
-            }
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
+        const val2 = +format;
+        const val3 = +matrices;
+        const val4 = +rows;
+        const val5 = +columns;
+        const val6 = +rows_per_scale;
+        const val7 = +columns_per_scale;
+        const ptr0 = passStringToWasm0(key, wasm.__wbindgen_malloc, wasm.__wbindgen_realloc);
+        const len0 = WASM_VECTOR_LEN;
+        const ret = wasm.cpu_declare(this.__wbg_ptr, ptr0, len0, val2, val3, val4, val5, val6, val7);
+        if (ret[1]) {
+            throw takeFromExternrefTable0(ret[0]);
         }
     }
     embed() {
@@ -127,6 +106,14 @@ export class Cpu {
         wasm.cpu_feed(this.__wbg_ptr, layer);
     }
     /**
+     * Helpers that have come and not left.
+     * @returns {number}
+     */
+    helpers() {
+        const ret = wasm.cpu_helpers(this.__wbg_ptr);
+        return ret >>> 0;
+    }
+    /**
      * [count, latent + shared key] of an MLA layer; empty for another.
      * @param {number} layer
      * @param {Uint32Array | number[]} pages
@@ -134,21 +121,14 @@ export class Cpu {
      * @returns {Float32Array}
      */
     latents(layer, pages, count) {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            const val2 = +layer;
-            const val3 = +count;
-            const ptr0 = passArray32ToWasm0(pages, wasm.__wbindgen_export);
-            const len0 = WASM_VECTOR_LEN;
-            wasm.cpu_latents(retptr, this.__wbg_ptr, val2, ptr0, len0, val3);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            var v4 = getArrayF32FromWasm0(r0, r1).slice();
-            wasm.__wbindgen_export2(r0, r1 * 4, 4);
-            return v4;
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
-        }
+        const val2 = +layer;
+        const val3 = +count;
+        const ptr0 = passArray32ToWasm0(pages, wasm.__wbindgen_malloc);
+        const len0 = WASM_VECTOR_LEN;
+        const ret = wasm.cpu_latents(this.__wbg_ptr, val2, ptr0, len0, val3);
+        var v4 = getArrayF32FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
+        return v4;
     }
     /**
      * Address of the logits, [logit rows, vocabulary padded to 4].
@@ -187,16 +167,16 @@ export class Cpu {
     constructor(sizes, reals, layers) {
         let ptr0, len0, ptr1, len1, ptr2, len2;
         try {
-            ptr0 = passArray32ToWasm0(sizes, wasm.__wbindgen_export);
+            ptr0 = passArray32ToWasm0(sizes, wasm.__wbindgen_malloc);
             len0 = WASM_VECTOR_LEN;
-            ptr1 = passArrayF32ToWasm0(reals, wasm.__wbindgen_export);
+            ptr1 = passArrayF32ToWasm0(reals, wasm.__wbindgen_malloc);
             len1 = WASM_VECTOR_LEN;
-            ptr2 = passArray8ToWasm0(layers, wasm.__wbindgen_export);
+            ptr2 = passArray8ToWasm0(layers, wasm.__wbindgen_malloc);
             len2 = WASM_VECTOR_LEN;
         } catch (e) {
-            if (ptr2) { wasm.__wbindgen_export2(ptr2, len2 * 1, 1); }
-            if (ptr1) { wasm.__wbindgen_export2(ptr1, len1 * 4, 4); }
-            if (ptr0) { wasm.__wbindgen_export2(ptr0, len0 * 4, 4); }
+            if (ptr2) { wasm.__wbindgen_free(ptr2, len2 * 1, 1); }
+            if (ptr1) { wasm.__wbindgen_free(ptr1, len1 * 4, 4); }
+            if (ptr0) { wasm.__wbindgen_free(ptr0, len0 * 4, 4); }
             throw e;
         }
         const ret = wasm.cpu_new(ptr0, len0, ptr1, len1, ptr2, len2);
@@ -208,17 +188,18 @@ export class Cpu {
      * @returns {Uint8Array}
      */
     nonFinite() {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            wasm.cpu_nonFinite(retptr, this.__wbg_ptr);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            var v1 = getArrayU8FromWasm0(r0, r1).slice();
-            wasm.__wbindgen_export2(r0, r1 * 1, 1);
-            return v1;
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
-        }
+        const ret = wasm.cpu_nonFinite(this.__wbg_ptr);
+        var v1 = getArrayU8FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 1, 1);
+        return v1;
+    }
+    /**
+     * Address of the pool, a reference to it that one `Helper` takes over.
+     * @returns {number}
+     */
+    poolPointer() {
+        const ret = wasm.cpu_poolPointer(this.__wbg_ptr);
+        return ret >>> 0;
     }
     /**
      * [heads, key_dim, value_dim] of a KDA layer; empty for another.
@@ -227,84 +208,77 @@ export class Cpu {
      * @returns {Float32Array}
      */
     recurrentState(layer, slot) {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            wasm.cpu_recurrentState(retptr, this.__wbg_ptr, layer, slot);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            var v1 = getArrayF32FromWasm0(r0, r1).slice();
-            wasm.__wbindgen_export2(r0, r1 * 4, 4);
-            return v1;
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
-        }
+        const ret = wasm.cpu_recurrentState(this.__wbg_ptr, layer, slot);
+        var v1 = getArrayF32FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
+        return v1;
     }
     /**
      * [rows, hidden].
      * @returns {Float32Array}
      */
     residual() {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            wasm.cpu_residual(retptr, this.__wbg_ptr);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            var v1 = getArrayF32FromWasm0(r0, r1).slice();
-            wasm.__wbindgen_export2(r0, r1 * 4, 4);
-            return v1;
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
-        }
+        const ret = wasm.cpu_residual(this.__wbg_ptr);
+        var v1 = getArrayF32FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
+        return v1;
     }
     /**
      * [rows, experts per token], best first.
      * @returns {Uint32Array}
      */
     routedExperts() {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            wasm.cpu_routedExperts(retptr, this.__wbg_ptr);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            var v1 = getArrayU32FromWasm0(r0, r1).slice();
-            wasm.__wbindgen_export2(r0, r1 * 4, 4);
-            return v1;
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
-        }
+        const ret = wasm.cpu_routedExperts(this.__wbg_ptr);
+        var v1 = getArrayU32FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
+        return v1;
     }
     /**
      * @returns {Float32Array}
      */
     routedWeights() {
-        try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            wasm.cpu_routedWeights(retptr, this.__wbg_ptr);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            var v1 = getArrayF32FromWasm0(r0, r1).slice();
-            wasm.__wbindgen_export2(r0, r1 * 4, 4);
-            return v1;
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
-        }
+        const ret = wasm.cpu_routedWeights(this.__wbg_ptr);
+        var v1 = getArrayF32FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
+        return v1;
+    }
+    /**
+     * Tells the helpers to leave.
+     */
+    stopHelpers() {
+        wasm.cpu_stopHelpers(this.__wbg_ptr);
     }
     /**
      * [MoE layers][experts]; resets.
      * @returns {Uint32Array}
      */
     takeExpertUse() {
+        const ret = wasm.cpu_takeExpertUse(this.__wbg_ptr);
+        var v1 = getArrayU32FromWasm0(ret[0], ret[1]).slice();
+        wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
+        return v1;
+    }
+    /**
+     * @param {string} key
+     * @param {number} matrix
+     * @param {number} byte_offset
+     * @param {Uint8Array | number[]} bytes
+     */
+    writeGroupScales(key, matrix, byte_offset, bytes) {
+        const val3 = +matrix;
+        const val4 = +byte_offset;
+        let ptr0, len0, ptr1, len1;
         try {
-            const retptr = wasm.__wbindgen_add_to_stack_pointer(-16) >>> 0;
-            wasm.cpu_takeExpertUse(retptr, this.__wbg_ptr);
-            var r0 = getDataViewMemory0().getInt32(retptr + 4 * 0, true);
-            var r1 = getDataViewMemory0().getInt32(retptr + 4 * 1, true);
-            var v1 = getArrayU32FromWasm0(r0, r1).slice();
-            wasm.__wbindgen_export2(r0, r1 * 4, 4);
-            return v1;
-        } finally {
-            wasm.__wbindgen_add_to_stack_pointer(16);
+            ptr0 = passStringToWasm0(key, wasm.__wbindgen_malloc, wasm.__wbindgen_realloc);
+            len0 = WASM_VECTOR_LEN;
+            ptr1 = passArray8ToWasm0(bytes, wasm.__wbindgen_malloc);
+            len1 = WASM_VECTOR_LEN;
+        } catch (e) {
+            if (ptr1) { wasm.__wbindgen_free(ptr1, len1 * 1, 1); }
+            if (ptr0) { wasm.__wbindgen_free(ptr0, len0 * 1, 1); }
+            throw e;
         }
+        wasm.cpu_writeGroupScales(this.__wbg_ptr, ptr0, len0, val3, val4, ptr1, len1);
     }
     /**
      * @param {string} key
@@ -315,13 +289,13 @@ export class Cpu {
         const val3 = +matrix;
         let ptr0, len0, ptr1, len1;
         try {
-            ptr0 = passStringToWasm0(key, wasm.__wbindgen_export, wasm.__wbindgen_export4);
+            ptr0 = passStringToWasm0(key, wasm.__wbindgen_malloc, wasm.__wbindgen_realloc);
             len0 = WASM_VECTOR_LEN;
-            ptr1 = passArrayF32ToWasm0(scales, wasm.__wbindgen_export);
+            ptr1 = passArrayF32ToWasm0(scales, wasm.__wbindgen_malloc);
             len1 = WASM_VECTOR_LEN;
         } catch (e) {
-            if (ptr1) { wasm.__wbindgen_export2(ptr1, len1 * 4, 4); }
-            if (ptr0) { wasm.__wbindgen_export2(ptr0, len0 * 1, 1); }
+            if (ptr1) { wasm.__wbindgen_free(ptr1, len1 * 4, 4); }
+            if (ptr0) { wasm.__wbindgen_free(ptr0, len0 * 1, 1); }
             throw e;
         }
         wasm.cpu_writeScales(this.__wbg_ptr, ptr0, len0, val3, ptr1, len1);
@@ -337,13 +311,13 @@ export class Cpu {
         const val4 = +byte_offset;
         let ptr0, len0, ptr1, len1;
         try {
-            ptr0 = passStringToWasm0(key, wasm.__wbindgen_export, wasm.__wbindgen_export4);
+            ptr0 = passStringToWasm0(key, wasm.__wbindgen_malloc, wasm.__wbindgen_realloc);
             len0 = WASM_VECTOR_LEN;
-            ptr1 = passArray8ToWasm0(bytes, wasm.__wbindgen_export);
+            ptr1 = passArray8ToWasm0(bytes, wasm.__wbindgen_malloc);
             len1 = WASM_VECTOR_LEN;
         } catch (e) {
-            if (ptr1) { wasm.__wbindgen_export2(ptr1, len1 * 1, 1); }
-            if (ptr0) { wasm.__wbindgen_export2(ptr0, len0 * 1, 1); }
+            if (ptr1) { wasm.__wbindgen_free(ptr1, len1 * 1, 1); }
+            if (ptr0) { wasm.__wbindgen_free(ptr0, len0 * 1, 1); }
             throw e;
         }
         wasm.cpu_write(this.__wbg_ptr, ptr0, len0, val3, val4, ptr1, len1);
@@ -358,6 +332,42 @@ export class Cpu {
 if (Symbol.dispose) Cpu.prototype[Symbol.dispose] = Cpu.prototype.free;
 
 /**
+ * A helper's side of a pool.
+ */
+export class Helper {
+    __destroy_into_raw() {
+        const ptr = this.__wbg_ptr;
+        this.__wbg_ptr = 0;
+        HelperFinalization.unregister(this);
+        return ptr;
+    }
+    free() {
+        const ptr = this.__destroy_into_raw();
+        wasm.__wbg_helper_free(ptr, 0);
+    }
+    /**
+     * Works, then sleeps for a while. False when the pool is stopped: the helper has left it.
+     * @returns {boolean}
+     */
+    help() {
+        const ret = wasm.helper_help(this.__wbg_ptr);
+        return ret !== 0;
+    }
+    /**
+     * Takes over the reference that `poolPointer` gave; `thread`: its number, from 1.
+     * @param {number} pool
+     * @param {number} thread
+     */
+    constructor(pool, thread) {
+        const ret = wasm.helper_new(pool, thread);
+        this.__wbg_ptr = ret;
+        HelperFinalization.register(this, this.__wbg_ptr, this);
+        return this;
+    }
+}
+if (Symbol.dispose) Helper.prototype[Symbol.dispose] = Helper.prototype.free;
+
+/**
  * Bytes that one matrix takes in memory.
  * @param {number} format
  * @param {number} rows
@@ -369,7 +379,7 @@ export function matrixBytes(format, rows, columns, columns_per_scale) {
     const ret = wasm.matrixBytes(format, rows, columns, columns_per_scale);
     return ret;
 }
-function __wbg_get_imports() {
+function __wbg_get_imports(memory) {
     const import0 = {
         __proto__: null,
         __wbg_Error_208446807d0d1e30: function(arg0, arg1) {
@@ -387,6 +397,7 @@ function __wbg_get_imports() {
             table.set(1026, true);
             table.set(1027, false);
         },
+        memory: memory || new WebAssembly.Memory({initial:18,maximum:65536,shared:true}),
     };
     return {
         __proto__: null,
@@ -397,6 +408,9 @@ function __wbg_get_imports() {
 const CpuFinalization = (typeof FinalizationRegistry === 'undefined')
     ? { register: () => {}, unregister: () => {} }
     : new FinalizationRegistry(ptr => wasm.__wbg_cpu_free(ptr, 1));
+const HelperFinalization = (typeof FinalizationRegistry === 'undefined')
+    ? { register: () => {}, unregister: () => {} }
+    : new FinalizationRegistry(ptr => wasm.__wbg_helper_free(ptr, 1));
 
 function getArrayF32FromWasm0(ptr, len) {
     ptr = ptr >>> 0;
@@ -413,17 +427,9 @@ function getArrayU8FromWasm0(ptr, len) {
     return getUint8ArrayMemory0().subarray(ptr / 1, ptr / 1 + len);
 }
 
-let cachedDataViewMemory0 = null;
-function getDataViewMemory0() {
-    if (cachedDataViewMemory0 === null || cachedDataViewMemory0.buffer.detached === true || (cachedDataViewMemory0.buffer.detached === undefined && cachedDataViewMemory0.buffer !== wasm.memory.buffer)) {
-        cachedDataViewMemory0 = new DataView(wasm.memory.buffer);
-    }
-    return cachedDataViewMemory0;
-}
-
 let cachedFloat32ArrayMemory0 = null;
 function getFloat32ArrayMemory0() {
-    if (cachedFloat32ArrayMemory0 === null || cachedFloat32ArrayMemory0.byteLength === 0) {
+    if (cachedFloat32ArrayMemory0 === null || cachedFloat32ArrayMemory0.buffer !== wasm.memory.buffer) {
         cachedFloat32ArrayMemory0 = new Float32Array(wasm.memory.buffer);
     }
     return cachedFloat32ArrayMemory0;
@@ -436,7 +442,7 @@ function getStringFromWasm0(ptr, len) {
 
 let cachedUint32ArrayMemory0 = null;
 function getUint32ArrayMemory0() {
-    if (cachedUint32ArrayMemory0 === null || cachedUint32ArrayMemory0.byteLength === 0) {
+    if (cachedUint32ArrayMemory0 === null || cachedUint32ArrayMemory0.buffer !== wasm.memory.buffer) {
         cachedUint32ArrayMemory0 = new Uint32Array(wasm.memory.buffer);
     }
     return cachedUint32ArrayMemory0;
@@ -444,7 +450,7 @@ function getUint32ArrayMemory0() {
 
 let cachedUint8ArrayMemory0 = null;
 function getUint8ArrayMemory0() {
-    if (cachedUint8ArrayMemory0 === null || cachedUint8ArrayMemory0.byteLength === 0) {
+    if (cachedUint8ArrayMemory0 === null || cachedUint8ArrayMemory0.buffer !== wasm.memory.buffer) {
         cachedUint8ArrayMemory0 = new Uint8Array(wasm.memory.buffer);
     }
     return cachedUint8ArrayMemory0;
@@ -510,12 +516,13 @@ function passStringToWasm0(arg, malloc, realloc) {
 
 function takeFromExternrefTable0(idx) {
     const value = wasm.__wbindgen_externrefs.get(idx);
-    wasm.__wbindgen_export3(idx);
+    wasm.__externref_table_dealloc(idx);
     return value;
 }
 
-let cachedTextDecoder = new TextDecoder('utf-8', { ignoreBOM: true });
-cachedTextDecoder.decode();
+let cachedTextDecoder = (typeof TextDecoder !== 'undefined' ? new TextDecoder('utf-8', { ignoreBOM: true }) : undefined);
+if (cachedTextDecoder) cachedTextDecoder.decode();
+
 const MAX_SAFARI_DECODE_BYTES = 2146435072;
 let numBytesDecoded = 0;
 function decodeText(bytes) {
@@ -525,12 +532,12 @@ function decodeText(bytes) {
         cachedTextDecoder.decode();
         numBytesDecoded = bytes.length;
     }
-    return cachedTextDecoder.decode(bytes);
+    return cachedTextDecoder.decode(bytes.slice());
 }
 
-const cachedTextEncoder = new TextEncoder();
+const cachedTextEncoder = (typeof TextEncoder !== 'undefined' ? new TextEncoder() : undefined);
 
-if (!('encodeInto' in cachedTextEncoder)) {
+if (cachedTextEncoder) {
     cachedTextEncoder.encodeInto = function (arg, view) {
         const buf = cachedTextEncoder.encode(arg);
         view.set(buf);
@@ -544,15 +551,18 @@ if (!('encodeInto' in cachedTextEncoder)) {
 let WASM_VECTOR_LEN = 0;
 
 let wasmModule, wasmInstance, wasm;
-function __wbg_finalize_init(instance, module) {
+function __wbg_finalize_init(instance, module, thread_stack_size) {
     wasmInstance = instance;
     wasm = instance.exports;
     wasmModule = module;
-    cachedDataViewMemory0 = null;
     cachedFloat32ArrayMemory0 = null;
     cachedUint32ArrayMemory0 = null;
     cachedUint8ArrayMemory0 = null;
-    wasm.__wbindgen_start();
+    if (typeof thread_stack_size !== 'undefined' && (typeof thread_stack_size !== 'number' || thread_stack_size === 0 || thread_stack_size % 65536 !== 0)) {
+        throw new Error('invalid stack size');
+    }
+
+    wasm.__wbindgen_start(thread_stack_size);
     return wasm;
 }
 
@@ -595,41 +605,41 @@ async function __wbg_load(module, imports) {
     }
 }
 
-function initSync(module) {
+function initSync(module, memory) {
     if (wasm !== undefined) return wasm;
 
-
+    let thread_stack_size
     if (module !== undefined) {
         if (Object.getPrototypeOf(module) === Object.prototype) {
-            ({module} = module)
+            ({module, memory, thread_stack_size} = module)
         } else {
             console.warn('using deprecated parameters for `initSync()`; pass a single object instead')
         }
     }
 
-    const imports = __wbg_get_imports();
+    const imports = __wbg_get_imports(memory);
     if (!(module instanceof WebAssembly.Module)) {
         module = new WebAssembly.Module(module);
     }
     const instance = new WebAssembly.Instance(module, imports);
-    return __wbg_finalize_init(instance, module);
+    return __wbg_finalize_init(instance, module, thread_stack_size);
 }
 
 let __wbg_init_promise;
-async function __wbg_init(module_or_path) {
+async function __wbg_init(module_or_path, memory) {
     if (wasm !== undefined) return wasm;
     if (__wbg_init_promise === undefined) {
-        __wbg_init_promise = __wbg_init_once(module_or_path);
+        __wbg_init_promise = __wbg_init_once(module_or_path, memory);
         __wbg_init_promise.catch(() => { __wbg_init_promise = undefined; });
     }
     return __wbg_init_promise;
 }
 
-async function __wbg_init_once(module_or_path) {
-
+async function __wbg_init_once(module_or_path, memory) {
+    let thread_stack_size
     if (module_or_path !== undefined) {
         if (Object.getPrototypeOf(module_or_path) === Object.prototype) {
-            ({module_or_path} = module_or_path)
+            ({module_or_path, memory, thread_stack_size} = module_or_path)
         } else {
             console.warn('using deprecated parameters for the initialization function; pass a single object instead')
         }
@@ -638,7 +648,7 @@ async function __wbg_init_once(module_or_path) {
     if (module_or_path === undefined) {
         module_or_path = new URL('kedge_cpu_bg.wasm', import.meta.url);
     }
-    const imports = __wbg_get_imports();
+    const imports = __wbg_get_imports(memory);
 
     if (typeof module_or_path === 'string' || (typeof Request === 'function' && module_or_path instanceof Request) || (typeof URL === 'function' && module_or_path instanceof URL)) {
         module_or_path = fetch(module_or_path);
@@ -646,7 +656,7 @@ async function __wbg_init_once(module_or_path) {
 
     const { instance, module } = await __wbg_load(await module_or_path, imports);
 
-    return __wbg_finalize_init(instance, module);
+    return __wbg_finalize_init(instance, module, thread_stack_size);
 }
 
 export { initSync, __wbg_init as default };
