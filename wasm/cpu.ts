@@ -83,7 +83,13 @@ export class CpuDevice {
         (layer) => (layer.mixer === "mla" ? 1 : 0) | (layer.feedForward === "moe" ? 2 : 0),
       ),
     );
-    this.#helpers = new HelperThreads(this.#cpu);
+    const { module, memory } = this.#module;
+    this.#helpers = new HelperThreads(this.#cpu, threads - 1, { variant, module, memory });
+  }
+
+  /** Helper threads that have joined: see `HelperThreads`. */
+  get helperCount(): number {
+    return this.#helpers.count;
   }
 
   get allocatedBytes(): number {
@@ -159,6 +165,7 @@ export class CpuDevice {
     return Promise.resolve(null);
   }
 
+  // deno-lint-ignore require-await -- the seam is asynchronous: other devices build pipelines here
   async configure(capacity: Capacity): Promise<void> {
     this.#alive("configure");
     if (this.#capacity !== null) throw new Error("configure device: configured before");
@@ -170,8 +177,6 @@ export class CpuDevice {
     );
     this.#reserve("configure device", this.#cpu.configureBytes(bounds));
     this.#cpu.configure(bounds);
-    const { module, memory } = this.#module;
-    await this.#helpers.start(this.#threads - 1, { variant: this.#variant, module, memory });
     this.#capacity = capacity;
   }
 

@@ -21,7 +21,6 @@ scope.onmessage = async ({ data }: MessageEvent<HelperStart>) => {
   const { module, memory } = data;
   const exports = bindings.initSync({ module, memory, thread_stack_size: stackBytes });
   const helper = new bindings.Helper(data.pool, data.thread);
-  scope.postMessage("ready");
   // Between two naps the event loop sees whether the Worker is to end.
   while (helper.help()) await new Promise((resolve) => setTimeout(resolve, 0));
   helper.free();

@@ -13,35 +13,30 @@ interface Pool {
 
 export class HelperThreads {
   readonly #pool: Pool;
-  readonly #workers: Worker[] = [];
+  readonly #workers: readonly Worker[];
 
-  constructor(pool: Pool) {
-    this.#pool = pool;
-  }
-
-  /** Starts `count` Workers; resolves when all of them work. Throws where one can't start. */
-  async start(
+  /**
+   * Starts `count` Workers. They join by themselves; nobody waits for them, because Deno takes a
+   * second to start a Worker of a Worker. One that fails makes an error event of this thread.
+   */
+  constructor(
+    pool: Pool,
     count: number,
     build: Pick<HelperStart, "variant" | "module" | "memory">,
-  ): Promise<void> {
-    const ready: Promise<void>[] = [];
-    for (let thread = 1; thread <= count; thread++) {
+  ) {
+    this.#pool = pool;
+    this.#workers = Array.from({ length: count }, (_, i) => {
       const url = new URL("./cpu_helper.ts", import.meta.url);
-      const worker = new Worker(url, { type: "module", name: `cpu-${thread}` });
-      this.#workers.push(worker);
-      ready.push(
-        new Promise((resolve, reject) => {
-          worker.onmessage = () => resolve();
-          worker.onerror = (event) => {
-            event.preventDefault();
-            reject(new Error(`start helper thread ${thread} of the cpu device: ${event.message}`));
-          };
-        }),
-      );
-      const start: HelperStart = { ...build, pool: this.#pool.poolPointer(), thread };
+      const worker = new Worker(url, { type: "module", name: `cpu-${i + 1}` });
+      const start: HelperStart = { ...build, pool: pool.poolPointer(), thread: i + 1 };
       worker.postMessage(start);
-    }
-    await Promise.all(ready);
+      return worker;
+    });
+  }
+
+  /** Helpers that have joined. */
+  get count(): number {
+    return this.#pool.helpers();
   }
 
   /** Ends the Workers. Nothing of theirs is in the device's memory when this returns. */
@@ -50,6 +45,5 @@ export class HelperThreads {
     const end = performance.now() + LEAVE_MS;
     while (this.#pool.helpers() > 0 && performance.now() < end);
     for (const worker of this.#workers) worker.terminate();
-    this.#workers.length = 0;
   }
 }

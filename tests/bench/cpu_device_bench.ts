@@ -122,6 +122,7 @@ device.declare(tensorSpecs(tensors));
 const start = performance.now();
 writeTensors(device, tensors, 1 << 20);
 await device.configure(capacity);
+while (device.helperCount < threads - 1) await new Promise((resolve) => setTimeout(resolve, 1));
 const loadMs = (performance.now() - start).toFixed(0);
 console.log(`${device.description}, ${format}, ${device.allocatedBytes} bytes, load ${loadMs} ms`);
 

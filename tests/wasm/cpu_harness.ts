@@ -62,7 +62,7 @@ export const smallCapacity: Capacity = {
   latentFormat: "f32",
 };
 
-/** A configured device that holds `tensors`, written in pieces of uneven lengths. */
+/** A configured device that holds `tensors`, written in uneven pieces, with all its helpers. */
 export async function loadDevice(
   shape: ModelShape,
   tensors: RandomTensors,
@@ -74,6 +74,7 @@ export async function loadDevice(
   device.declare(tensorSpecs(tensors));
   writeTensors(device, tensors, 1);
   await device.configure(capacity);
+  while (device.helperCount < threads - 1) await new Promise((resolve) => setTimeout(resolve, 1));
   return device;
 }
 

@@ -14,8 +14,11 @@ use core::arch::wasm32::*;
 const L2_EPSILON: f32 = 1e-6;
 /// Rows whose gates are computed in one part of a job.
 const GATE_ROWS: usize = 16;
-/// Parts of the recurrence that a thread takes.
+/// Parts of the convolutions for each thread.
+const CONVOLUTION_PARTS: usize = 4;
+/// Parts of the recurrence for each thread, where a step has more rows than `RECURRENCE_ROWS`.
 const RECURRENCE_PARTS: usize = 6;
+const RECURRENCE_ROWS: usize = 64;
 
 pub struct KdaLayer {
     pub q: Matrix,
@@ -176,13 +179,19 @@ unsafe fn activate(
     let of_sequence = 3 * shape.heads;
     let convolutions = plan.sequences.len() * of_sequence;
     let row_parts = plan.rows().div_ceil(GATE_ROWS);
-    scratch.pool.run(convolutions + row_parts, &|part, thread| {
-        if part < convolutions {
-            let sequence = &plan.sequences[part / of_sequence];
-            let (which, head) = (part % 3, part % of_sequence / 3);
-            return convolve(shape, layer, sequence, which, head, work, scratch.panel(thread));
+    // Of one token a convolution takes a third of a microsecond: too little to be handed out singly.
+    let step = convolutions.div_ceil(scratch.pool.threads() * CONVOLUTION_PARTS);
+    let convolution_parts = convolutions.div_ceil(step);
+    scratch.pool.run(convolution_parts + row_parts, &|part, thread| {
+        if part < convolution_parts {
+            for unit in part * step..convolutions.min((part + 1) * step) {
+                let sequence = &plan.sequences[unit / of_sequence];
+                let (which, head) = (unit % 3, unit % of_sequence / 3);
+                convolve(shape, layer, sequence, which, head, work, scratch.panel(thread));
+            }
+            return;
         }
-        let first = (part - convolutions) * GATE_ROWS;
+        let first = (part - convolution_parts) * GATE_ROWS;
         for row in first..plan.rows().min(first + GATE_ROWS) {
             activate_gates(shape, layer, row, work);
         }
@@ -288,8 +297,10 @@ unsafe fn l2_normalize(x: *mut f32, width: usize, scale: f32) {
 unsafe fn recur(shape: &Kda, layer: &KdaLayer, plan: &Plan, work: &KdaScratch, scratch: Scratch) {
     let of_sequence = shape.heads * pad16(shape.value_dim) / 16;
     let units = plan.sequences.len() * of_sequence;
-    // Of one token a unit takes half a microsecond: too little to be handed out singly.
-    let step = units.div_ceil(scratch.pool.threads() * RECURRENCE_PARTS);
+    // One part a thread, the owner the first: a state stays in the cache of the core that changed it
+    // last. Of many tokens the state is read once and the balance counts.
+    let parts = if plan.rows() > RECURRENCE_ROWS { RECURRENCE_PARTS } else { 1 };
+    let step = units.div_ceil(scratch.pool.threads() * parts);
     scratch.pool.run(units.div_ceil(step), &|part, _| {
         for unit in part * step..units.min((part + 1) * step) {
             let sequence = &plan.sequences[unit / of_sequence];

@@ -66,7 +66,7 @@ impl Pool {
     }
 
     /// Calls `job` with every part below `parts` and the number of the thread that runs it (the
-    /// owner's is 0); returns when all have run. Only for the owner.
+    /// owner's is 0); returns when all have run. Only for the owner, who runs part 0.
     pub fn run(&self, parts: usize, job: &Job) {
         if parts <= 1 || self.helpers() == 0 {
             (0..parts).for_each(|part| job(part, 0));
@@ -74,10 +74,12 @@ impl Pool {
         }
         unsafe { *self.job.get() = core::mem::transmute::<&Job, &'static Job<'static>>(job) };
         self.done.0.store(0, Relaxed);
-        self.ticket.0.store((parts as u64) << 32, SeqCst);
+        self.ticket.0.store((parts as u64) << 32 | 1, SeqCst);
         if self.sleepers.load(SeqCst) > 0 {
             self.wake_all();
         }
+        job(0, 0);
+        self.done.0.fetch_add(1, AcqRel);
         self.work(0);
         self.await_parts(parts as u32);
     }
