@@ -27,3 +27,4 @@ scope.onmessage = async ({ data }: MessageEvent<HelperStart>) => {
   exports.__wbindgen_thread_destroy(undefined, undefined, stackBytes);
   scope.close();
 };
+scope.postMessage("here");

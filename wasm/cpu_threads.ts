@@ -28,8 +28,11 @@ export class HelperThreads {
     this.#workers = Array.from({ length: count }, (_, i) => {
       const url = new URL("./cpu_helper.ts", import.meta.url);
       const worker = new Worker(url, { type: "module", name: `cpu-${i + 1}` });
-      const start: HelperStart = { ...build, pool: pool.poolPointer(), thread: i + 1 };
-      worker.postMessage(start);
+      // Only to a Worker that is there: Deno never frees memory in a message that nobody received.
+      worker.onmessage = () => {
+        const start: HelperStart = { ...build, pool: pool.poolPointer(), thread: i + 1 };
+        worker.postMessage(start);
+      };
       return worker;
     });
   }
