@@ -30,6 +30,8 @@ pub struct Pool {
     ticket: Apart<AtomicU64>,
     /// Parts that are finished.
     done: Apart<AtomicU32>,
+    /// Whether the owner sleeps until all are.
+    owner_sleeps: AtomicBool,
     /// Changes when sleepers have to look again.
     wake: AtomicU32,
     sleepers: AtomicU32,
@@ -48,6 +50,7 @@ impl Pool {
         Pool {
             ticket: Apart(AtomicU64::new(0)),
             done: Apart(AtomicU32::new(0)),
+            owner_sleeps: AtomicBool::new(false),
             wake: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             helpers: AtomicU32::new(0),
@@ -93,7 +96,10 @@ impl Pool {
             if part < parts {
                 // The job stays the same while this part is not done.
                 unsafe { (**self.job.get())(part, thread) };
-                self.done.0.fetch_add(1, AcqRel);
+                self.done.0.fetch_add(1, SeqCst);
+                if self.owner_sleeps.load(SeqCst) {
+                    unsafe { memory_atomic_notify(self.done.0.as_ptr() as *mut i32, 1) };
+                }
                 worked = true;
             }
         }
@@ -116,7 +122,9 @@ impl Pool {
             spins += 1;
             if spins > DONE_SPINS {
                 let address = self.done.0.as_ptr() as *mut i32;
+                self.owner_sleeps.store(true, SeqCst);
                 unsafe { memory_atomic_wait32(address, done as i32, DONE_SLEEP_NS) };
+                self.owner_sleeps.store(false, SeqCst);
                 sleeps += 1;
                 assert!(sleeps < DONE_SLEEPS, "a helper thread of the cpu device has died");
             }
