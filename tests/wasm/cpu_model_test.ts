@@ -23,7 +23,7 @@ const storages: Record<string, RandomStorage> = {
  * Weights with which no activation is so near the middle of two integers that f32 and f64 round it
  * apart early on: one such step of 127 grows from layer to layer.
  */
-const calmSeed = 7;
+const calmSeed = 1;
 
 Deno.test("CpuDevice satisfies the device seam", () => {
   // The assignment is the test: it compiles only while the types agree.
