@@ -179,7 +179,7 @@ unsafe fn activate(
     let of_sequence = 3 * shape.heads;
     let convolutions = plan.sequences.len() * of_sequence;
     let row_parts = plan.rows().div_ceil(GATE_ROWS);
-    // Of one token a convolution takes a third of a microsecond: too little to be one part.
+    // Of one token a convolution takes a third of a microsecond: too little for a part.
     let step = convolutions.div_ceil(scratch.pool.threads() * CONVOLUTION_PARTS);
     let convolution_parts = convolutions.div_ceil(step);
     scratch.pool.run(convolution_parts + row_parts, &|part, thread| {
@@ -297,8 +297,8 @@ unsafe fn l2_normalize(x: *mut f32, width: usize, scale: f32) {
 unsafe fn recur(shape: &Kda, layer: &KdaLayer, plan: &Plan, work: &KdaScratch, scratch: Scratch) {
     let of_sequence = shape.heads * pad16(shape.value_dim) / 16;
     let units = plan.sequences.len() * of_sequence;
-    // One part a thread, the owner the first: a state stays in its core's cache
-    // last. Of many tokens the state is read once and the balance counts.
+    // One part a thread, the owner the first: a state stays in the cache of the core that changed
+    // it last. Of many tokens the state is read once and the balance counts.
     let parts = if plan.rows() > RECURRENCE_ROWS { RECURRENCE_PARTS } else { 1 };
     let step = units.div_ceil(scratch.pool.threads() * parts);
     scratch.pool.run(units.div_ceil(step), &|part, _| {
