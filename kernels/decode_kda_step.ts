@@ -46,10 +46,11 @@ export function compileDecodeKdaStep(
     ...floatPieces(gateFormat),
     ...pieces("nan", "sigmoid", "softplus", "kda_step_parts", "activation_group"),
   ];
-  const gateSegments = segmentCount(gateRank);
+  // A model without KDA layers has no ranks, and arrays of WGSL no zero size.
+  const gateSegments = Math.max(1, segmentCount(gateRank));
   const literals = {
     KEY_PART: keyDim / PARTS,
-    RANK_SEGMENTS: segmentCount(rank),
+    RANK_SEGMENTS: Math.max(1, segmentCount(rank)),
     GATE_SEGMENTS: gateSegments,
     GATE_PART: Math.ceil(gateSegments / PARTS),
     GROUP_THREADS: THREADS,
