@@ -124,8 +124,9 @@ export class Gpu {
   write(buffer: GPUBuffer, offset: number, data: ArrayBufferView, bytes?: number): void {
     const count = bytes ?? data.byteLength;
     if (count === 0) return;
-    const { buffer: source, byteOffset } = data;
-    this.device.queue.writeBuffer(buffer, offset, source as ArrayBuffer, byteOffset, count);
+    // A view, as Deno takes one of shared memory too, but not the shared memory itself.
+    const view = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, count);
+    this.device.queue.writeBuffer(buffer, offset, view);
   }
 
   /** Ends allocation: what serves was made before. */

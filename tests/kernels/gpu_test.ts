@@ -117,6 +117,14 @@ withGpu("Gpu.write takes parts of arrays, and empty ones", async (gpu) => {
   assert.deepStrictEqual(await download(gpu, buffer, 4), Float32Array.of(1, 2, 7, 8));
 });
 
+withGpu("Gpu.write takes shared memory, which the loader reads ahead into", async (gpu) => {
+  const shared = new Float32Array(new SharedArrayBuffer(24));
+  shared.set([5, 6, 7, 8, 9, 10]);
+  const buffer = upload(gpu, new Float32Array(4));
+  gpu.write(buffer, 4, shared.subarray(2, 5));
+  assert.deepStrictEqual(await download(gpu, buffer, 4), Float32Array.of(0, 7, 8, 9));
+});
+
 withGpu("compile() names file, line and column of a broken shader", async (gpu) => {
   const broken = defineKernel({
     name: "broken",
