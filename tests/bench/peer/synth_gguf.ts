@@ -8,7 +8,7 @@
  */
 import { parseArgs } from "node:util";
 import { parseModelConfig } from "../../../runtime/model/config.ts";
-import { SKEW_DEFAULT } from "../../../runtime/weights/synthetic.ts";
+import { SYNTH_SKEW_DEFAULT } from "../../../runtime/limits.ts";
 import { oneOf } from "./options.ts";
 import { QUANTISATIONS } from "./layout.ts";
 import { writeSyntheticGguf } from "./synth.ts";
@@ -19,7 +19,7 @@ const { values } = parseArgs({
     config: { type: "string" },
     quant: { type: "string", default: "Q4_0" },
     seed: { type: "string", default: "1" },
-    skew: { type: "string", default: `${SKEW_DEFAULT}` },
+    skew: { type: "string", default: `${SYNTH_SKEW_DEFAULT}` },
   },
 });
 if (values.out === undefined) throw new Error("write a GGUF: wanted --out FILE, found none");
