@@ -223,3 +223,39 @@ Deno.test({
     }
   },
 });
+
+Deno.test({
+  name: "a token of 27 layers takes at most 170 dispatches, a KDA layer five",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    // The published order of layers: every fourth and the last are MLA, the first is dense.
+    const layers = Array.from({ length: 27 }, (_, layer) => ({
+      mixer: layer % 4 === 3 || layer === 26 ? "mla" as const : "kda" as const,
+      feedForward: layer === 0 ? "dense" as const : "moe" as const,
+    }));
+    const counts: number[] = [];
+    for (const count of [27, 25]) {
+      const shape = { ...SHAPE, layers: layers.slice(0, count) };
+      const tensors = randomTensors(shape, { format: "bf16" }, randomSource(3), 32);
+      const device = await loaded(shape, groupTensors(tensors, "q4"));
+      try {
+        device.begin(planOf([{ slot: 0, past: 0, tokens: [3] }]));
+        device.embed();
+        for (const [layer, { mixer, feedForward }] of shape.layers.entries()) {
+          device[mixer](layer);
+          device[feedForward](layer);
+        }
+        device.logits();
+        await device.finish().result();
+        counts.push(device.dispatchCount);
+      } finally {
+        device.destroy();
+      }
+    }
+    const [all, without] = counts;
+    assert.ok(all! <= 170, `${all}`);
+    // The last two layers: one KDA, one MLA.
+    assert.equal(all! - without!, 5 + 8);
+  },
+});
