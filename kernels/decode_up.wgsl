@@ -10,7 +10,7 @@
 //               shared expert is number EXPERTS
 //   groups_out  activation groups [row_count][choices][width / 32][3 quads] of h
 //   chosen      [row_count][choices] (expert, weight)
-//   expert_use  u32 [..]: rows of each matrix are added from use_offset on
+//   expert_use  u32 [..]: rows of each matrix are added from use_offset on, where experts are
 //
 // One workgroup: 32 channels of one choice of one row, LANES threads a channel.
 // Loops: 2 EXPERTS / (32 LANES) + groups / (32 LANES) + 8 turns.
@@ -64,7 +64,9 @@ fn main(
   let pick = choice_of(choice);
   if (tile == 0u && thread == 0u) {
     chosen[row * params.choices + choice] = pick;
-    atomicAdd(&expert_use[params.use_offset + pick.x], 1u);
+    if (EXPERTS > 0u) {
+      atomicAdd(&expert_use[params.use_offset + pick.x], 1u);
+    }
   }
   let block = block_of(
     pick.x * params.block_quads, 2u * params.width, params.groups, params.scale_stride);

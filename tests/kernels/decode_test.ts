@@ -225,6 +225,28 @@ Deno.test({
 });
 
 Deno.test({
+  name: "decode kernels count the use of a mixture's experts, not of dense layers",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    const device = await loaded(SHAPE, groupTensors(randomModel(), "q4"));
+    const { expertCount, expertsPerToken } = SHAPE.moe;
+    try {
+      for (const [past, token] of text.slice(0, 3).entries()) {
+        await run(device, SHAPE, [{ slot: 0, past, tokens: [token] }]);
+      }
+      const use = await device.takeExpertUse();
+      const sums = [0, 1].map((layer) =>
+        use.slice(layer * expertCount, (layer + 1) * expertCount).reduce((a, b) => a + b)
+      );
+      assert.deepEqual(sums, [3 * expertsPerToken, 3 * expertsPerToken]);
+    } finally {
+      device.destroy();
+    }
+  },
+});
+
+Deno.test({
   name: "a token of 27 layers takes at most 170 dispatches, a KDA layer five",
   sanitizeOps: false,
   sanitizeResources: false,
