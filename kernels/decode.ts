@@ -28,9 +28,13 @@ import { decodePrepare } from "./decode_prepare.ts";
 import { evenFirst } from "./decode_shape.ts";
 import { decodeUp, type DecodeUpPipeline } from "./decode_up.ts";
 import { decodeValues } from "./decode_values.ts";
+import type { DenseWeights, GatedWeights, MoeWeights } from "./feed_forward.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { read, type Recorder, write } from "./gpu/recorder.ts";
+import type { KdaWeights } from "./kda.ts";
 import type { KdaLayerState } from "./kda_state.ts";
+import type { Matrix } from "./matrix.ts";
+import type { MlaWeights } from "./mla.ts";
 import { mlaAbsorb } from "./mla_absorb.ts";
 import { mlaLatent } from "./mla_latent.ts";
 import { readWhole } from "./scratch.ts";
@@ -123,12 +127,12 @@ export class DecodeBlocks {
     residual: GPUBuffer,
     step: StepBuffers,
     layer: number,
+    weights: KdaWeights,
     state: KdaLayerState,
   ): void {
-    const weights = this.weights.kda(layer);
     const { x, scaled, mixed, o } = this.buffers;
     const { kda: shape, normEpsilon: epsilon } = this.shape;
-    const rows = { rowStart: 0, rowCount: step.decodeCount };
+    const { decodeCount: rowCount } = step;
     decodeKdaIn(
       recorder,
       this.pipelines.kdaIn,
@@ -141,7 +145,7 @@ export class DecodeBlocks {
         out: write(mixed),
       },
       shape,
-      { ...rows, epsilon },
+      { rowCount, epsilon },
     );
     const buffers = { mixed: read(mixed), rows: step.singles, state: write(state.recurrent) };
     decodeKdaStep(
@@ -150,7 +154,7 @@ export class DecodeBlocks {
       weights,
       { ...buffers, groups: write(o) },
       shape,
-      { ...rows, evenFirst: this.#even },
+      { rowCount, evenFirst: this.#even },
     );
     this.#out(recorder, residual, step, this.pipelines.kdaOut, {
       matrix: weights.o,
@@ -165,16 +169,16 @@ export class DecodeBlocks {
     residual: GPUBuffer,
     step: StepBuffers,
     layer: number,
+    weights: MlaWeights,
     latents: GPUBuffer,
   ): void {
-    const weights = this.weights.mla(layer);
     const { mla: shape, normEpsilon } = this.shape;
     const { pipelines } = this;
     const { x, scaled, queries, compressed, absorbed, sums, maxima, o } = this.buffers;
     const { decodeCount: rowCount, lastPosition, singles: rows, pages } = step;
     const inward = { queries: write(queries), compressed: write(compressed) };
     const projected = { x: read(x), scaled: read(scaled), ...inward };
-    const sizes = { rowStart: 0, rowCount, epsilon: normEpsilon };
+    const sizes = { rowCount, epsilon: normEpsilon };
     decodeMlaIn(recorder, pipelines.mlaIn, weights, projected, sizes);
     const { pageTokens } = this;
     mlaLatent(
@@ -216,9 +220,14 @@ export class DecodeBlocks {
     });
   }
 
-  dense(recorder: Recorder, residual: GPUBuffer, step: StepBuffers, layer: number): void {
-    const weights = this.weights.dense(layer);
-    this.#up(recorder, step, this.pipelines.denseUp, layer, null, 0);
+  dense(
+    recorder: Recorder,
+    residual: GPUBuffer,
+    step: StepBuffers,
+    layer: number,
+    weights: DenseWeights,
+  ): void {
+    this.#up(recorder, step, this.pipelines.denseUp, weights.gateUp, weights.norm, null, 0);
     this.#out(recorder, residual, step, this.pipelines.denseDown, {
       matrix: weights.down,
       from: this.buffers.h,
@@ -233,10 +242,12 @@ export class DecodeBlocks {
     residual: GPUBuffer,
     step: StepBuffers,
     layer: number,
+    { experts, routerBias }: MoeWeights,
     moeLayer: number,
   ): void {
-    const { experts } = this.weights.moe(layer, this.shape);
-    this.#up(recorder, step, this.pipelines.moeUp, layer, this.shape.moe, moeLayer);
+    const { moe } = this.shape;
+    const useOffset = moeLayer * this.stackSize;
+    this.#up(recorder, step, this.pipelines.moeUp, experts.gateUp, routerBias, moe, useOffset);
     const { x, scaled, h, limbs, chosen } = this.buffers;
     decodeDown(
       recorder,
@@ -254,24 +265,23 @@ export class DecodeBlocks {
       {
         rowStart: step.prefillRows,
         rowCount: step.decodeCount,
-        experts: this.shape.moe.expertCount,
+        experts: moe.expertCount,
         evenFirst: this.#even,
       },
     );
   }
 
+  /** `bias`: of the router; any vector of a dense block. */
   #up(
     recorder: Recorder,
     step: StepBuffers,
     pipeline: DecodeUpPipeline,
-    layer: number,
+    gateUp: GatedWeights["gateUp"],
+    bias: Matrix,
     moe: ModelShape["moe"] | null,
-    moeLayer: number,
+    useOffset: number,
   ): void {
     const { x, limbs, h, chosen } = this.buffers;
-    const norm = this.weights.get(`${layer}.ffn_norm`);
-    const weights = moe === null ? null : this.weights.moe(layer, this.shape);
-    const { gateUp } = weights?.experts ?? this.weights.dense(layer);
     decodeUp(
       recorder,
       pipeline,
@@ -279,7 +289,7 @@ export class DecodeBlocks {
       {
         x: read(x),
         limbs: read(limbs),
-        bias: readWhole(weights?.routerBias ?? norm),
+        bias: readWhole(bias),
         groups: write(h),
         chosen: write(chosen),
         expertUse: write(this.expertUse),
@@ -288,7 +298,7 @@ export class DecodeBlocks {
       {
         rowCount: step.decodeCount,
         choices: moe === null ? 1 : this.choices,
-        useOffset: moeLayer * this.stackSize,
+        useOffset,
         epsilon: this.shape.normEpsilon,
         evenFirst: this.#even,
       },

@@ -18,7 +18,6 @@ import { type FloatFormat, segmentCount } from "./weight_preludes.ts";
 
 const PARAMS = {
   row_count: "u32",
-  row_start: "u32",
   groups: "u32",
   columns: "u32",
   epsilon: "f32",
@@ -88,15 +87,14 @@ export interface DecodeKdaInBuffers {
   readonly out: BufferUse;
 }
 
-/** Rows [rowStart, + rowCount) of a step; f_a, g_a, b and the convolutions share their buffers. */
+/** Rows [0, rowCount) of `x`; f_a, g_a, b and the convolutions share their buffers. */
 export function decodeKdaIn(
   recorder: Recorder,
   pipeline: DecodeKdaInPipeline,
   weights: KdaWeights,
   { x, scaled, rows, tails, out }: DecodeKdaInBuffers,
   shape: KdaShape,
-  { rowStart, rowCount, epsilon }: {
-    readonly rowStart: number;
+  { rowCount, epsilon }: {
     readonly rowCount: number;
     readonly epsilon: number;
   },
@@ -123,7 +121,6 @@ export function decodeKdaIn(
     ],
     {
       row_count: rowCount,
-      row_start: rowStart,
       groups: groupCount(columns),
       columns,
       epsilon,

@@ -8,7 +8,7 @@
 //   weights  W_low: float rows, whose three matrices begin at segments 0, g_a_start, b_start
 //   taps     f32 [channels][tap_stride]: q | k | v from 0, k_taps, v_taps on, oldest tap first
 //   tails    f32 [slots][taps - 1][channels], oldest first
-//   rows     u32 [rows][4]: sequence, position, slot, pages; row_start + row
+//   rows     u32 [row_count][4]: sequence, position, slot, pages
 //   out      f32 [row_count][channels | f_a | g_a | b]
 //
 // One workgroup: 16 ROWS rows of W_qkv or 4 of W_low, one row of x; workgroups of the same weights
@@ -16,7 +16,6 @@
 
 struct Params {
   row_count: u32,
-  row_start: u32,
   groups: u32,
   columns: u32,
   epsilon: f32,
@@ -96,7 +95,7 @@ fn main(
   let target_start = row * (params.block_rows + params.low_rows);
   if (tile < params.block_tiles) {
     let c = tile * TILE + thread;
-    let slot = rows[params.row_start + row].z;
+    let slot = rows[row].z;
     let used = thread < TILE && c < params.block_rows;
     var before = History();
     if (used) {

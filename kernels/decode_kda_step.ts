@@ -9,7 +9,6 @@ import type { KdaShape } from "./types.ts";
 import { type FloatFormat, segmentCount } from "./weight_preludes.ts";
 
 const PARAMS = {
-  row_start: "u32",
   head_count: "u32",
   value_dim: "u32",
   mixed_stride: "u32",
@@ -69,15 +68,14 @@ export interface DecodeKdaStepBuffers {
   readonly groups: BufferUse;
 }
 
-/** One token for rows [rowStart, + rowCount) of a step. */
+/** One token for rows [0, rowCount) of `mixed`. */
 export function decodeKdaStep(
   recorder: Recorder,
   pipeline: DecodeKdaStepPipeline,
   weights: KdaWeights,
   { mixed, rows, state, groups }: DecodeKdaStepBuffers,
   { headCount, keyDim, valueDim }: KdaShape,
-  { rowStart, rowCount, evenFirst }: {
-    readonly rowStart: number;
+  { rowCount, evenFirst }: {
     readonly rowCount: number;
     readonly evenFirst: number;
   },
@@ -92,7 +90,6 @@ export function decodeKdaStep(
     pipeline,
     [mixed, read(fB.buffer), read(aLog!.buffer), rows, state, groups],
     {
-      row_start: rowStart,
       head_count: headCount,
       value_dim: valueDim,
       mixed_stride: headCount * (2 * keyDim + valueDim) + rank + gateRank + headCount,

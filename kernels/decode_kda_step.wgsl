@@ -9,7 +9,7 @@
 //   weights     float rows: W_fb [heads key_dim][rank], from segment gate_start on W_gb
 //               [heads value_dim][rank of the gate]
 //   vectors     f32: a_log [heads], then dt_bias, o_norm from bias_start, norm_start on
-//   rows        u32 [rows][4]: sequence, position, slot, pages; row_start + row
+//   rows        u32 [row_count][4]: sequence, position, slot, pages
 //   state       f32 [slots][heads][key_dim][value_dim]
 //   groups_out  activation groups [row_count][heads value_dim / 32][3 quads] of y with the squares
 //               of o
@@ -18,7 +18,6 @@
 // takes key channels [p KEY_PART, (p + 1) KEY_PART). Loops: 2 key_dim / 128 + ranks / 512 turns.
 
 struct Params {
-  row_start: u32,
   head_count: u32,
   value_dim: u32,
   mixed_stride: u32,
@@ -50,7 +49,7 @@ fn main(
   let head = group.x / params.slices;
   let slice = group.x % params.slices;
   let row = group.y;
-  let slot = rows[params.row_start + row].z;
+  let slot = rows[row].z;
   let column = slice * 32u + thread % 32u;
   let part = thread / 32u;
   let keys = params.head_count * KEY_DIM;

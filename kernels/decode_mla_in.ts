@@ -18,7 +18,6 @@ import { type FloatFormat, segmentCount } from "./weight_preludes.ts";
 
 const PARAMS = {
   row_count: "u32",
-  row_start: "u32",
   groups: "u32",
   columns: "u32",
   epsilon: "f32",
@@ -64,20 +63,19 @@ export interface DecodeMlaInBuffers {
   readonly x: BufferUse;
   /** read: f32 [rowCount][hidden]. */
   readonly scaled: BufferUse;
-  /** write: f32 [rows][N (nope + shared)], from rowStart on. */
+  /** write: f32 [rowCount][N (nope + shared)]. */
   readonly queries: BufferUse;
-  /** write: f32 [rows][latent + shared], from rowStart on. */
+  /** write: f32 [rowCount][latent + shared]. */
   readonly compressed: BufferUse;
 }
 
-/** Rows [rowStart, + rowCount) of a step. */
+/** Rows [0, rowCount) of `x`. */
 export function decodeMlaIn(
   recorder: Recorder,
   pipeline: DecodeMlaInPipeline,
   { q, kvA }: MlaWeights,
   { x, scaled, queries, compressed }: DecodeMlaInBuffers,
-  { rowStart, rowCount, epsilon }: {
-    readonly rowStart: number;
+  { rowCount, epsilon }: {
     readonly rowCount: number;
     readonly epsilon: number;
   },
@@ -90,7 +88,6 @@ export function decodeMlaIn(
     [x, scaled, readWhole(q), readWhole(kvA), queries, compressed],
     {
       row_count: rowCount,
-      row_start: rowStart,
       groups: groupCount(columns),
       columns,
       epsilon,

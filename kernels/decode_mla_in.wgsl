@@ -6,15 +6,14 @@
 //   scaled      f32 quads [row_count][columns / 4] = weight residual
 //   blocks      W_q, one block (kernels/matrix.ts)
 //   weights     W_kva, float rows
-//   queries     f32 [rows][block_rows], from row_start on
-//   compressed  f32 [rows][float_rows], from row_start on
+//   queries     f32 [row_count][block_rows]
+//   compressed  f32 [row_count][float_rows]
 //
 // One workgroup: 16 ROWS rows of W_q or 4 of W_kva, one row of x.
 // Loops: segments / 32 + groups / 128 turns.
 
 struct Params {
   row_count: u32,
-  row_start: u32,
   groups: u32,
   columns: u32,
   epsilon: f32,
@@ -40,18 +39,17 @@ fn main(
 ) {
   let row = group.x % params.row_count;
   let tile = group.x / params.row_count;
-  let target_row = params.row_start + row;
   if (tile < params.block_tiles) {
     let value = integer_row(thread, row, tile);
     let c = tile * TILE + thread;
     if (thread < TILE && c < params.block_rows) {
-      queries[target_row * params.block_rows + c] = value;
+      queries[row * params.block_rows + c] = value;
     }
     return;
   }
   let c = (tile - params.block_tiles) * 4u + thread / 32u;
   let value = float_row(thread, row, min(c, params.float_rows - 1u), 0u);
   if (thread % 32u == 0u && c < params.float_rows) {
-    compressed[target_row * params.float_rows + c] = value;
+    compressed[row * params.float_rows + c] = value;
   }
 }

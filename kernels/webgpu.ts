@@ -80,8 +80,7 @@ export class WebGpuDevice {
 
   write(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
     this.#declared().write(key, matrix, byteOffset, bytes);
-    this.#unsentBytes += bytes.length;
-    if (this.#unsentBytes >= WRITE_WINDOW_BYTES) this.#drainWrites();
+    this.#countWritten(bytes.length);
   }
 
   writeScales(key: string, matrix: number, scales: Float32Array): void {
@@ -90,7 +89,7 @@ export class WebGpuDevice {
 
   writeGroupScales(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
     this.#declared().writeGroupScales(key, matrix, byteOffset, bytes);
-    this.#unsentBytes += bytes.length;
+    this.#countWritten(bytes.length);
   }
 
   async configure(capacity: Capacity): Promise<void> {
@@ -196,7 +195,7 @@ export class WebGpuDevice {
     const [weights, state] = [this.#declared().kda(layer), kdaStates[layer]!];
     const rest = this.#rest();
     if (rest.rowCount > 0) kda.encode(this.#recorder, residual, rest, weights, state);
-    if (step.decodeCount > 0) decode?.kda(this.#recorder, residual, step, layer, state);
+    if (step.decodeCount > 0) decode?.kda(this.#recorder, residual, step, layer, weights, state);
   }
 
   mla(layer: number): void {
@@ -204,16 +203,15 @@ export class WebGpuDevice {
     const [weights, cache] = [this.#declared().mla(layer), latents[layer]!];
     const rest = this.#rest();
     if (rest.rowCount > 0) mla.encode(this.#recorder, residual, rest, weights, cache);
-    if (step.decodeCount > 0) decode?.mla(this.#recorder, residual, step, layer, cache);
+    if (step.decodeCount > 0) decode?.mla(this.#recorder, residual, step, layer, weights, cache);
   }
 
   dense(layer: number): void {
     const { dense, decode, residual, step } = this.#ready();
+    const weights = this.#declared().dense(layer);
     const { rowCount } = this.#rest();
-    if (rowCount > 0) {
-      dense.encode(this.#recorder, residual, rowCount, this.#declared().dense(layer));
-    }
-    if (step.decodeCount > 0) decode?.dense(this.#recorder, residual, step, layer);
+    if (rowCount > 0) dense.encode(this.#recorder, residual, rowCount, weights);
+    if (step.decodeCount > 0) decode?.dense(this.#recorder, residual, step, layer, weights);
   }
 
   moe(layer: number): void {
@@ -222,7 +220,7 @@ export class WebGpuDevice {
     const index = this.#moeIndex(layer);
     const { rowCount } = this.#rest();
     if (rowCount > 0) moe.encode(this.#recorder, residual, rowCount, weights, index);
-    if (step.decodeCount > 0) decode?.moe(this.#recorder, residual, step, layer, index);
+    if (step.decodeCount > 0) decode?.moe(this.#recorder, residual, step, layer, weights, index);
   }
 
   /** The part of the step that `decode` does not take. */
@@ -359,6 +357,11 @@ export class WebGpuDevice {
     if (count === 0) return new Float32Array(0);
     const { readback } = this.#ready();
     return new Float32Array(await readback.read(this.#recorder, buffer, 4 * start, 4 * count));
+  }
+
+  #countWritten(byteCount: number): void {
+    this.#unsentBytes += byteCount;
+    if (this.#unsentBytes >= WRITE_WINDOW_BYTES) this.#drainWrites();
   }
 
   /** Blocks until the GPU has taken all writes: Deno waits in the call, not in the promise. */
