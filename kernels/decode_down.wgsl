@@ -41,10 +41,6 @@ const CHOICES: u32 = 1u;
 var<workgroup> lane_sums: array<f32, 32u * LANES * CHOICES>;
 var<workgroup> shares: array<f32, 32u * CHOICES>;
 
-fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
-  return bitcast<f32>(info.x);
-}
-
 @compute @workgroup_size(32u * LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,

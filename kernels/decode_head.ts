@@ -44,7 +44,7 @@ export function compileDecodeHead(
   columns: number,
 ): Promise<DecodeHeadPipeline> {
   const literals = { ...rowLiterals(columns, LANES, ROWS), ...normLiterals(columns, THREADS) };
-  const preludes = [...groupedPieces(format), ...pieces("row_norm")];
+  const preludes = [...groupedPieces(format), ...pieces("plain_scale", "row_norm", "integer_row")];
   return decodeHeadKernel.compile(gpu, {}, preludes, literals);
 }
 

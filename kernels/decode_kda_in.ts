@@ -64,7 +64,7 @@ export function compileDecodeKdaIn(
   const preludes = [
     ...groupedPieces(format),
     ...floatPieces(lowFormat),
-    ...pieces("float_rows", "row_norm", "sigmoid", "decode_in"),
+    ...pieces("plain_scale", "row_norm", "integer_row", "float_rows", "decode_in", "sigmoid"),
   ];
   const literals = {
     ...rowLiterals(columns, IN_LANES, IN_ROWS),

@@ -49,7 +49,7 @@ export function compileDecodeMlaIn(
   const preludes = [
     ...groupedPieces(format),
     ...floatPieces(kvAFormat),
-    ...pieces("float_rows", "row_norm", "decode_in"),
+    ...pieces("plain_scale", "row_norm", "integer_row", "float_rows", "decode_in"),
   ];
   const literals = {
     ...rowLiterals(columns, IN_LANES, IN_ROWS),

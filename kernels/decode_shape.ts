@@ -7,10 +7,12 @@ import chooseExperts from "./lib/choose_experts.wgsl" with { type: "text" };
 import attentionTile from "./lib/decode_attention_tile.wgsl" with { type: "text" };
 import kdaStepParts from "./lib/kda_step_parts.wgsl" with { type: "text" };
 import decodeIn from "./lib/decode_in.wgsl" with { type: "text" };
+import integerRow from "./lib/integer_row.wgsl" with { type: "text" };
 import floatRows from "./lib/float_rows.wgsl" with { type: "text" };
 import limbs from "./lib/limbs.wgsl" with { type: "text" };
 import nan from "./lib/nan.wgsl" with { type: "text" };
 import orderKey from "./lib/order_key.wgsl" with { type: "text" };
+import plainScale from "./lib/plain_scale.wgsl" with { type: "text" };
 import q4Group from "./lib/q4_group.wgsl" with { type: "text" };
 import q8Group from "./lib/q8_group.wgsl" with { type: "text" };
 import qRows from "./lib/q_rows.wgsl" with { type: "text" };
@@ -31,9 +33,11 @@ const SOURCES = {
   decode_in: decodeIn,
   decode_splits: decodeSplits,
   float_rows: floatRows,
+  integer_row: integerRow,
   limbs,
   nan,
   order_key: orderKey,
+  plain_scale: plainScale,
   q_rows: qRows,
   row_norm: rowNorm,
   sigmoid,

@@ -56,6 +56,7 @@ export function compileDecodeUp(
   const preludes = [
     ...groupedPieces(format),
     ...pieces(
+      "plain_scale",
       "nan",
       "limbs",
       "order_key",

@@ -42,9 +42,6 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> expert_use: array<atomic<u32>>;
 
 var<workgroup> lane_sums: array<f32, 64u * LANES>;
-fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
-  return bitcast<f32>(info.x);
-}
 
 @compute @workgroup_size(32u * LANES)
 fn main(

@@ -1,44 +1,8 @@
-// What the first dispatch of a mixer computes for one row of a step: rows of a q8 or q4 matrix and
-// rows of float weights, both times the normalised residual.
+// What the first dispatch of a mixer computes for one row of a step beside lib/integer_row.wgsl,
+// which comes before: rows of float weights times the normalised residual, 4 a workgroup.
 //
-// A workgroup of 128 threads takes 16 ROWS rows of the first, or 16 of the second (4 at a time).
-// The kernel declares x, scaled, blocks, weights, Params with row_count, groups, columns, epsilon,
-// block_rows, scale_stride, block_tiles, segments, and has lib/q_rows.wgsl, lib/float_rows.wgsl and
-// lib/row_norm.wgsl before it.
-
-const SLOTS: u32 = 128u / LANES;
-const TILE: u32 = SLOTS * ROWS;
-
-var<workgroup> lane_sums: array<f32, 128u * ROWS>;
-
-fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
-  return bitcast<f32>(info.x);
-}
-
-// The product of row tile TILE + thread, valid for thread < TILE.
-fn integer_row(thread: u32, row: u32, tile: u32) -> f32 {
-  let x_quad = row * params.groups * 3u;
-  let block = block_of(0u, params.block_rows, params.groups, params.scale_stride);
-  let lane = thread % LANES;
-  let slot = thread / LANES;
-  let sums = lane_products(
-    block, tile * TILE + slot, SLOTS, params.block_rows - 1u, lane, x_quad);
-  // @unroll
-  for (var r = 0u; r < ROWS; r++) {
-    lane_sums[(r * SLOTS + slot) * LANES + lane] = sums[r];
-  }
-  gather_squares(thread, x_quad, params.groups);
-  workgroupBarrier();
-  var total = 0.0;
-  if (thread < TILE) {
-    // @unroll
-    for (var l = 0u; l < LANES; l++) {
-      total += lane_sums[thread * LANES + l];
-    }
-    total *= row_factor(params.columns, params.epsilon);
-  }
-  return total;
-}
+// The kernel also declares scaled, weights, Params with segments, and has lib/float_rows.wgsl
+// before it.
 
 // The product of float row `first` + thread / 32, whose weights begin at segment `segment_start`
 // for row 0; valid for thread % 32 = 0.

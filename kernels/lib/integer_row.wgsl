@@ -1,0 +1,35 @@
+// Rows of a q8 or q4 matrix times one row's normalised residual: 16 ROWS by a workgroup of 128
+// threads with 8 LANES a row.
+//
+// The kernel declares x, blocks, Params with row_count, groups, columns, epsilon, block_rows,
+// scale_stride, and has lib/q_rows.wgsl, lib/plain_scale.wgsl and lib/row_norm.wgsl before it.
+
+const SLOTS: u32 = 128u / LANES;
+const TILE: u32 = SLOTS * ROWS;
+
+var<workgroup> lane_sums: array<f32, 128u * ROWS>;
+
+// The product of row tile TILE + thread, valid for thread < TILE.
+fn integer_row(thread: u32, row: u32, tile: u32) -> f32 {
+  let x_quad = row * params.groups * 3u;
+  let block = block_of(0u, params.block_rows, params.groups, params.scale_stride);
+  let lane = thread % LANES;
+  let slot = thread / LANES;
+  let sums = lane_products(
+    block, tile * TILE + slot, SLOTS, params.block_rows - 1u, lane, x_quad);
+  // @unroll
+  for (var r = 0u; r < ROWS; r++) {
+    lane_sums[(r * SLOTS + slot) * LANES + lane] = sums[r];
+  }
+  gather_squares(thread, x_quad, params.groups);
+  workgroupBarrier();
+  var total = 0.0;
+  if (thread < TILE) {
+    // @unroll
+    for (var l = 0u; l < LANES; l++) {
+      total += lane_sums[thread * LANES + l];
+    }
+    total *= row_factor(params.columns, params.epsilon);
+  }
+  return total;
+}
