@@ -39,7 +39,10 @@ export function compileDecodeDown(
   choices: number,
 ): Promise<DecodeDownPipeline> {
   checkWorkgroupMemory("decode_down", 4 * choices * (THREADS + 32) + 12 * THREADS, gpu.limits);
-  const preludes = [...groupedPieces(format), ...pieces("plain_scale", "nan", "activation_group")];
+  const preludes = [
+    ...groupedPieces(format),
+    ...pieces("plain_scale", "nan", "activation_group", "residual_end"),
+  ];
   const literals = {
     ...rowLiterals(width, LANES, 1),
     CHOICES: choices,

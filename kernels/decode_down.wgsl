@@ -49,16 +49,8 @@ fn main(
   let row = group.x % params.row_count;
   let tile = group.x / params.row_count;
   let pairs = row * CHOICES;
-  let column = tile * 32u + thread;
-  let used = thread < 32u && column < params.columns;
-  let at = (params.row_start + row) * params.columns + column;
   // Loaded now, used in the end.
-  var before = 0.0;
-  var norm = 0.0;
-  if (used) {
-    before = residual[at];
-    norm = weight[column];
-  }
+  let column = column_of(thread, row, tile);
   // @unroll
   for (var c = 0u; c < CHOICES; c++) {
     let block = block_of(chosen[pairs + c].x * params.block_quads, params.columns, params.groups,
@@ -77,21 +69,14 @@ fn main(
     shares[i] = bitcast<f32>(chosen[pairs + i / 32u].y) * total;
   }
   workgroupBarrier();
-  var value = 0.0;
-  var y = 0.0;
-  if (used) {
-    var sum = 0.0;
+  var sum = 0.0;
+  if (column.used) {
     // @unroll
     for (var c = 0u; c < CHOICES; c++) {
       sum += shares[c * 32u + thread];
     }
-    value = before + sum;
-    residual[at] = value;
-    y = value * norm;
-    scaled[row * params.columns + column] = y;
   }
-  let target_quad = (row * params.columns / 32u + tile) * 3u;
-  store_group(thread, thread < 32u, y, value * value, target_quad, params.even_first != 0u);
+  end_block(thread, row, tile, column, sum);
   if (tile == 0u) {
     for (var i = thread; i < 3u * params.experts; i += 32u * LANES) {
       router[row * 3u * params.experts + i] = 0i;

@@ -51,7 +51,7 @@ export function compileDecodeOut(
   const preludes = [
     ...groupedPieces(format),
     ...floatPieces(routerFormat),
-    ...pieces("nan", "limbs", "activation_group"),
+    ...pieces("nan", "limbs", "activation_group", "residual_end"),
   ];
   const literals = {
     ...rowLiterals(columns, LANES, 1),

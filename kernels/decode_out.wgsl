@@ -67,16 +67,8 @@ fn main(
   let tile = group.x / params.row_count;
   let block = block_of(0u, params.columns, params.groups, params.scale_stride);
   let weight_row = tile * 32u + thread / LANES;
-  let column = tile * 32u + thread;
-  let used = thread < 32u && column < params.columns;
-  let at = (params.row_start + row) * params.columns + column;
   // Loaded now, used in the end.
-  var before = 0.0;
-  var norm = 0.0;
-  if (used) {
-    before = residual[at];
-    norm = weight[column];
-  }
+  let column = column_of(thread, row, tile);
   let first_segment = min(thread, max(params.experts, 1u) - 1u) * params.segments + 2u * tile;
   var router_head = mat4x4<f32>();
   var router_tail = mat4x4<f32>();
@@ -88,21 +80,14 @@ fn main(
     block, weight_row, 0u, params.columns - 1u, thread % LANES, row * params.groups * 3u);
   lane_sums[thread] = sums[0];
   workgroupBarrier();
-  var value = 0.0;
-  var y = 0.0;
-  if (used) {
-    var total = 0.0;
+  var total = 0.0;
+  if (column.used) {
     // @unroll
     for (var l = 0u; l < LANES; l++) {
       total += lane_sums[thread * LANES + l];
     }
-    value = before + total;
-    residual[at] = value;
-    y = value * norm;
-    scaled[row * params.columns + column] = y;
   }
-  let target_quad = (row * params.columns / 32u + tile) * 3u;
-  store_group(thread, thread < 32u, y, value * value, target_quad, params.even_first != 0u);
+  end_block(thread, row, tile, column, total);
   for (var e = thread; e < params.experts; e += 32u * LANES) {
     if (e != thread) {
       router_head = weights16(e * params.segments + 2u * tile);

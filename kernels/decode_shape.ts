@@ -15,6 +15,7 @@ import orderKey from "./lib/order_key.wgsl" with { type: "text" };
 import plainScale from "./lib/plain_scale.wgsl" with { type: "text" };
 import q4Group from "./lib/q4_group.wgsl" with { type: "text" };
 import q8Group from "./lib/q8_group.wgsl" with { type: "text" };
+import residualEnd from "./lib/residual_end.wgsl" with { type: "text" };
 import qRows from "./lib/q_rows.wgsl" with { type: "text" };
 import rowNorm from "./lib/row_norm.wgsl" with { type: "text" };
 import sigmoid from "./lib/sigmoid.wgsl" with { type: "text" };
@@ -39,6 +40,7 @@ const SOURCES = {
   order_key: orderKey,
   plain_scale: plainScale,
   q_rows: qRows,
+  residual_end: residualEnd,
   row_norm: rowNorm,
   sigmoid,
   softplus,
