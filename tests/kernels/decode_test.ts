@@ -1,8 +1,8 @@
 /**
  * The fused kernels for sequences with one row (decode_prepare, decode_kda_in, decode_kda_step,
  * decode_out, decode_mla_in, decode_attention, decode_values, decode_up, decode_down, decode_head),
- * block by block, against the reference in f64, which does not round activations, and against the
- * generic kernels, which round alike and have references of their own.
+ * block by block, against the reference in f64, which rounds what q8 and q4 weights multiply, and
+ * against the generic kernels, which round alike and have references of their own.
  */
 import assert from "node:assert";
 import type { Capacity, ModelShape, StepPlan } from "../../kernels/types.ts";
@@ -11,10 +11,12 @@ import { normalizedError } from "../reference/compare.ts";
 import { quantize } from "../reference/formats.ts";
 import { referenceForward, referenceZeroState } from "../reference/model.ts";
 import {
-  groupedSource,
   groupTensors,
+  type RandomTensors,
   randomTensors,
   tensorSpecs,
+  weightSource,
+  writeTensors,
 } from "../reference/random_model.ts";
 import { randomSource } from "../reference/random.ts";
 import { plainRows } from "../tools/logit_rows.ts";
@@ -54,24 +56,10 @@ const CAPACITY: Capacity = {
   latentFormat: "f32",
 };
 
-type Grouped = ReturnType<typeof groupTensors>;
-
-async function loaded(shape: ModelShape, tensors: Grouped): Promise<WebGpuDevice> {
+async function loaded(shape: ModelShape, tensors: RandomTensors): Promise<WebGpuDevice> {
   const device = await WebGpuDevice.create(shape);
-  const specs = [...tensors.grouped].map(([key, matrices]) => {
-    const { format, rows, columns } = matrices[0]!;
-    return { key, format, rows, columns, matrices: matrices.length, scale: null };
-  });
-  device.declare([...tensorSpecs(tensors.kept), ...specs]);
-  for (const [key, matrices] of tensors.kept) {
-    matrices.forEach(({ bytes }, matrix) => device.write(key, matrix, 0, bytes));
-  }
-  for (const [key, matrices] of tensors.grouped) {
-    matrices.forEach(({ bytes, scales }, matrix) => {
-      device.write(key, matrix, 0, bytes);
-      device.writeGroupScales(key, matrix, 0, new Uint8Array(scales.buffer));
-    });
-  }
+  device.declare(tensorSpecs(tensors));
+  writeTensors(device, tensors, 1 << 20);
   await device.configure(CAPACITY);
   return device;
 }
@@ -137,12 +125,13 @@ for (const format of ["q4", "q8"] as const) {
     sanitizeResources: false,
     fn: async () => {
       const tensors = groupTensors(randomModel(), format);
-      const weight = groupedSource(tensors);
+      const weight = weightSource(tensors);
       const device = await loaded(SHAPE, tensors);
       try {
         const state = referenceZeroState(SHAPE);
         const prompt = text.slice(0, 20);
         referenceForward(SHAPE, weight, prompt, state);
+        const errors: number[] = [];
         await run(device, SHAPE, [{ slot: 1, past: 0, tokens: prompt }]);
         for (let past = 20; past < text.length; past++) {
           const tokens = [text[past]!];
@@ -150,10 +139,14 @@ for (const format of ["q4", "q8"] as const) {
           const wanted = referenceForward(SHAPE, weight, tokens, state);
           residuals.forEach((found, block) => {
             const error = normalizedError(found, wanted.blocks[block + 1]!.residual);
-            assert.ok(error < 2e-2, `token ${past}, ${wanted.blocks[block + 1]!.name}: ${error}`);
+            errors.push(error);
+            assert.ok(error < 2e-3, `token ${past}, ${wanted.blocks[block + 1]!.name}: ${error}`);
           });
-          assert.ok(normalizedError(logits[0]!, wanted.logits) < 5e-2, `token ${past}, logits`);
+          assert.ok(normalizedError(logits[0]!, wanted.logits) < 2e-3, `token ${past}, logits`);
         }
+        // A value at a rounding border falls to either side now and then; else f32 is exact enough.
+        const median = errors.sort((a, b) => a - b)[errors.length >> 1]!;
+        assert.ok(median < 1e-10, `median ${median}`);
       } finally {
         device.destroy();
       }

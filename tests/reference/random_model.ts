@@ -216,37 +216,13 @@ function grid(
 const KEPT = /(norm|conv|a_log|dt_bias|router|router_bias|f_a|f_b|g_a|g_b|kda\.b|kv_a|kv_b)$/;
 
 /** The same tensors with all large matrices in q8 or q4, embedding and head in q8. */
-export function groupTensors(
-  tensors: RandomTensors,
-  format: "q8" | "q4",
-): { readonly kept: RandomTensors; readonly grouped: Map<string, GroupedMatrix[]> } {
-  const kept: RandomTensors = new Map();
-  const grouped = new Map<string, GroupedMatrix[]>();
+export function groupTensors(tensors: RandomTensors, format: "q8" | "q4"): RandomTensors {
+  const result: RandomTensors = new Map();
   for (const [key, matrices] of tensors) {
-    if (KEPT.test(key)) {
-      kept.set(key, matrices);
-      continue;
-    }
     const own = key === "embed" || key === "head" ? "q8" : format;
     const group = (stored: RandomMatrix) =>
       quantizeGroups(exactValues(stored), stored.rows, stored.columns, own);
-    grouped.set(key, matrices.map(group));
+    result.set(key, KEPT.test(key) ? matrices : matrices.map(group));
   }
-  return { kept, grouped };
-}
-
-/** The exact values of such tensors. */
-export function groupedSource(
-  { kept, grouped }: ReturnType<typeof groupTensors>,
-): WeightSource {
-  const plain = weightSource(kept);
-  const known = new Map<string, Float64Array>();
-  return (key, matrix = 0) => {
-    const stored = grouped.get(key)?.[matrix];
-    if (stored === undefined) return plain(key, matrix);
-    const name = `${key} ${matrix}`;
-    const values = known.get(name) ?? dequantizeGroups(stored);
-    known.set(name, values);
-    return values;
-  };
+  return result;
 }
