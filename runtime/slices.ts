@@ -20,7 +20,12 @@ export class Slices {
 
   /** Between pieces of work of about a millisecond: waits for a turn once the slice is used up. */
   async giveWay(): Promise<void> {
-    if (performance.now() - this.#began >= SLICE_MS) await this.turn();
+    if (this.isUsedUp) await this.turn();
+  }
+
+  /** Whether it is time for a turn. */
+  get isUsedUp(): boolean {
+    return performance.now() - this.#began >= SLICE_MS;
   }
 
   /** Before a piece of several milliseconds: waits for a turn in any case. */

@@ -1,5 +1,6 @@
 /** What the HTTP layer and the command line see of the engine. */
 
+import type { EventStream } from "./event_stream.ts";
 import type { HeldGrammar } from "./grammars.ts";
 
 /** What a client may ask of the sampler. */
@@ -162,12 +163,12 @@ export interface Engine {
    */
   reserve(owner: string, limits: OwnerLimits, promptTokens: number): Place;
   /**
-   * Runs one request. Events arrive in order; the iterator throws a KedgeError when the request
-   * can't be taken or fails. Aborting `signal`, or ending the iteration early, frees its slot;
-   * after an abort the iterator ends without a `done` event. A reader that does not take its events
-   * pauses its own sequence, and is cut off after SLOW_READER_MS.
+   * Runs one request. Throws the KedgeError of a request that can't be taken, and the reason of a
+   * `signal` that was aborted. Aborting it later, or closing the events early, frees its slot. A
+   * reader that does not take its events pauses its own sequence, and is cut off after
+   * SLOW_READER_MS.
    */
-  generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
+  generate(request: GenerateRequest, signal?: AbortSignal): EventStream;
   /** Takes no new requests from now on; those under way run on. */
   drain(): void;
   /**

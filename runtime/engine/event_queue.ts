@@ -1,7 +1,8 @@
-/** Events of one request on their way to its reader. */
+/** Events of one request on their way from the engine's thread to its reader. */
 import { EngineError, type KedgeError } from "../errors.ts";
 import { PENDING_EVENTS_MAX, SLOW_READER_MS } from "../limits.ts";
 import type { GenerateEvent } from "./engine.ts";
+import { EventStream } from "./event_stream.ts";
 
 /** A paused request goes on once its reader has taken all but this many. */
 const RESUME_EVENTS = PENDING_EVENTS_MAX / 4;
@@ -9,57 +10,76 @@ const RESUME_EVENTS = PENDING_EVENTS_MAX / 4;
 export interface EventQueueOptions {
   /** Told when the reader falls behind, and when it has caught up. */
   readonly onPause: (paused: boolean) => void;
-  /** Told when the reader stayed behind for too long: its request is to end. */
-  readonly onCutOff: () => void;
+  /** Told when the request is to end early: its reader left, or stayed behind for too long. */
+  readonly onStop: () => void;
+  /** Told once that nothing is taken any more; whether `done` was. */
+  readonly onEnd: (isDone: boolean) => void;
+  /** Its abort stops the request; the reader gets the reason in place of an event. */
+  readonly signal?: AbortSignal | undefined;
   /** How long a reader may stay behind; SLOW_READER_MS but in tests. */
   readonly slowReaderMs?: number | undefined;
 }
 
-export class EventQueue {
+export class EventQueue extends EventStream {
   readonly #events: (GenerateEvent | KedgeError)[] = [];
   readonly #options: EventQueueOptions;
-  #wake: (() => void) | null = null;
+  readonly #abort = () => {
+    this.#options.onStop();
+    this.onReady();
+  };
   #paused = false;
   #isCutOff = false;
+  #isOver = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(options: EventQueueOptions) {
+    super();
     this.#options = options;
+    options.signal?.addEventListener("abort", this.#abort, { once: true });
   }
 
+  /** Adds an event, of which wake() tells the reader. */
   push(event: GenerateEvent | KedgeError): void {
     if (this.#isCutOff) return;
     this.#events.push(event);
-    this.#wake?.();
     if (this.#paused || this.#events.length < PENDING_EVENTS_MAX) return;
     this.#setPaused(true);
     const { slowReaderMs = SLOW_READER_MS } = this.#options;
     this.#timer = setTimeout(() => this.#cutOff(slowReaderMs), slowReaderMs);
   }
 
-  /** The next event, in order; null after an abort. Throws the error that ended the request. */
-  async next(signal: AbortSignal | undefined): Promise<GenerateEvent | null> {
-    while (this.#events.length === 0) {
-      if (signal?.aborted) return null;
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-    if (signal?.aborted) return null;
-    const event = this.#events.shift()!;
+  /** Called when all events of a step are there: what is taken together is sent together. */
+  wake(): void {
+    if (this.#events.length > 0) this.onReady();
+  }
+
+  override take(): GenerateEvent | null {
+    this.#options.signal?.throwIfAborted();
+    const event = this.#events.shift();
+    if (event === undefined) return null;
     if (this.#paused && this.#events.length <= RESUME_EVENTS) {
       clearTimeout(this.#timer);
       this.#setPaused(false);
     }
-    if (event instanceof Error) throw event;
+    if (event instanceof Error) {
+      this.#end(false);
+      throw event;
+    }
+    if (event.type === "done") this.#end(true);
     return event;
   }
 
-  wake(): void {
-    this.#wake?.();
+  override close(): void {
+    if (this.#isOver) return;
+    if (!this.#options.signal?.aborted) this.#options.onStop();
+    this.#end(false);
   }
 
-  /** Nothing is read any more. */
-  close(): void {
+  #end(isDone: boolean): void {
+    this.#isOver = true;
     clearTimeout(this.#timer);
+    this.#options.signal?.removeEventListener("abort", this.#abort);
+    this.#options.onEnd(isDone);
   }
 
   #setPaused(paused: boolean): void {
@@ -78,6 +98,7 @@ export class EventQueue {
       ),
     );
     this.#isCutOff = true;
-    this.#options.onCutOff();
+    this.#options.onStop();
+    this.wake();
   }
 }

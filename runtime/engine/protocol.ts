@@ -65,7 +65,7 @@ export type FromWorker =
   /** What one step produced, for all requests together. */
   | {
     readonly type: "step";
-    readonly events: readonly RequestEvent[];
+    readonly events: PackedEvents;
     readonly stats: EngineStats;
   }
   | { readonly type: "expertUse"; readonly expertCount: number; readonly tokens: Float64Array };
@@ -73,6 +73,33 @@ export type FromWorker =
 export type RequestEvent =
   | { readonly id: number; readonly event: GenerateEvent }
   | { readonly id: number; readonly error: WireError };
+
+/**
+ * Events in order. A token without log-probabilities is two numbers, the request's id and its own:
+ * an object takes the reading thread ten times as long.
+ */
+export type PackedEvents = readonly (number | RequestEvent)[];
+
+export function packEvents(events: readonly RequestEvent[]): PackedEvents {
+  return events.flatMap((item): (number | RequestEvent)[] =>
+    "event" in item && item.event.type === "token" && item.event.logprob === null
+      ? [item.id, item.event.id]
+      : [item]
+  );
+}
+
+/** Calls `take` for each event, in order. */
+export function unpackEvents(
+  events: PackedEvents,
+  take: (id: number, event: GenerateEvent | KedgeError) => void,
+): void {
+  for (let at = 0; at < events.length; at++) {
+    const item = events[at]!;
+    if (typeof item === "number") {
+      take(item, { type: "token", id: events[++at] as number, logprob: null });
+    } else take(item.id, "event" in item ? item.event : fromWire(item.error));
+  }
+}
 
 export function toWire(error: unknown): WireError {
   if (error instanceof KedgeError) {

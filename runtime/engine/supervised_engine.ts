@@ -9,14 +9,15 @@ import type {
   Engine,
   EngineState,
   EngineStats,
-  GenerateEvent,
   GenerateRequest,
   ModelInfo,
   OwnerLimits,
   Place,
 } from "./engine.ts";
 import { EventQueue } from "./event_queue.ts";
+import type { EventStream } from "./event_stream.ts";
 import { type EngineOptions, fromWire, type FromWorker, type ToWorker } from "./protocol.ts";
+import { unpackEvents } from "./protocol.ts";
 import { type StartedWorker, startWorker, type WorkerThread } from "./worker_thread.ts";
 
 export interface SupervisionOptions {
@@ -99,44 +100,27 @@ export class SupervisedEngine implements Engine {
     return { release: () => this.#admission.release(place) };
   }
 
-  async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
+  generate(request: GenerateRequest, signal?: AbortSignal): EventStream {
     if (this.#failure !== null) throw this.#failure;
     if (this.#state === "recovering") throw engineRestarted();
-    if (signal?.aborted) return;
+    signal?.throwIfAborted();
     const id = ++this.#lastId;
     const began = performance.now();
     const queue = new EventQueue({
+      signal,
       onPause: (paused) => this.#send({ type: "pause", id, paused }),
-      onCutOff: () => this.#send({ type: "cancel", id }),
+      onStop: () => this.#send({ type: "cancel", id }),
+      onEnd: (isDone) => {
+        this.#queues.delete(id);
+        if (this.#queues.size === 0) clearInterval(this.#watchdog);
+        if (isDone) this.#admission.learn((performance.now() - began) / 1_000);
+      },
       slowReaderMs: this.options.slowReaderMs,
     });
     if (this.#queues.size === 0) this.#watch();
     this.#queues.set(id, queue);
-    const cancel = () => {
-      this.#send({ type: "cancel", id });
-      queue.wake();
-    };
-    signal?.addEventListener("abort", cancel, { once: true });
     this.#send({ type: "submit", id, request });
-    let over = false;
-    try {
-      while (!over) {
-        const event = await queue.next(signal);
-        if (event === null) return;
-        over = event.type === "done";
-        yield event;
-      }
-      this.#admission.learn((performance.now() - began) / 1_000);
-    } catch (error) {
-      over = true;
-      throw error;
-    } finally {
-      signal?.removeEventListener("abort", cancel);
-      queue.close();
-      this.#queues.delete(id);
-      if (this.#queues.size === 0) clearInterval(this.#watchdog);
-      if (!over && !signal?.aborted) this.#send({ type: "cancel", id });
-    }
+    return queue;
   }
 
   drain(): void {
@@ -184,11 +168,14 @@ export class SupervisedEngine implements Engine {
     }
     if (message.type !== "step") return;
     this.#stats = message.stats;
-    for (const item of message.events) {
-      const queue = this.#queues.get(item.id);
-      if (queue === undefined) continue; // cancelled while the step ran
-      queue.push("event" in item ? item.event : fromWire(item.error));
-    }
+    const told = new Set<EventQueue>();
+    unpackEvents(message.events, (id, event) => {
+      const queue = this.#queues.get(id);
+      if (queue === undefined) return; // cancelled while the step ran
+      queue.push(event);
+      told.add(queue);
+    });
+    for (const queue of told) queue.wake();
   }
 
   get #watchdogMs(): number {
@@ -226,10 +213,11 @@ export class SupervisedEngine implements Engine {
     this.#deaths.push(now);
     const recent = this.#deaths.filter((moment) => now - moment < DEATHS_WINDOW_MS);
     const ended = how === "ask" ? thread.close() : thread.kill();
+    const isLast = wasDraining || recent.length >= this.options.deathsMax;
+    if (isLast) this.#fail(error);
+    else this.#state = "recovering";
     this.#endAll(engineRestarted(error));
-    if (wasDraining || recent.length >= this.options.deathsMax) return this.#fail(error);
-    this.#state = "recovering";
-    void this.#restart(ended);
+    if (!isLast) void this.#restart(ended);
   }
 
   async #restart(ended: Promise<void>): Promise<void> {
@@ -255,7 +243,10 @@ export class SupervisedEngine implements Engine {
 
   /** Ends every request with `error`. */
   #endAll(error: KedgeError): void {
-    for (const queue of this.#queues.values()) queue.push(error);
+    for (const queue of [...this.#queues.values()]) {
+      queue.push(error);
+      queue.wake();
+    }
     for (const { reject } of this.#useWaiters.splice(0)) reject(error);
   }
 }

@@ -13,8 +13,8 @@ import { openDevice } from "./devices.ts";
 import { Faults } from "./fault.ts";
 import { Generation } from "./generation.ts";
 import { Grammars } from "./grammars.ts";
-import { type EngineOptions, type FromWorker, type RequestEvent, toWire } from "./protocol.ts";
-import type { ToWorker } from "./protocol.ts";
+import { type EngineOptions, type FromWorker, packEvents, type RequestEvent } from "./protocol.ts";
+import { toWire, type ToWorker } from "./protocol.ts";
 import { chooseWeights, type ChosenWeights } from "./weight_choice.ts";
 
 /** What the types of a Worker's global scope call `self`. */
@@ -168,7 +168,8 @@ async function run(): Promise<void> {
       const events = await readInbox(started);
       failOnCommand(started);
       const made = await generation.step();
-      post({ type: "step", events: [...events, ...made ?? []], stats: generation.stats });
+      const packed = packEvents([...events, ...made ?? []]);
+      post({ type: "step", events: packed, stats: generation.stats });
       if (made === null) break;
       await nextTurn();
     }

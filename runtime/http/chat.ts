@@ -19,9 +19,9 @@ import {
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { type ChatLogprob, chatLogprobs } from "./logprobs.ts";
-import { mapSource, mergeSources } from "./merge.ts";
 import type { ChatRequest } from "./schema.ts";
-import { startSource, streamResponse } from "./stream.ts";
+import { mapSource, mergeSources, type Source, startSource, valuesOf } from "./sources.ts";
+import { aroundHoles, HOLE, serverSentEvent, streamResponse } from "./stream.ts";
 
 /** One request on its way to an answer. */
 interface ChatJob {
@@ -89,7 +89,7 @@ async function whole(job: ChatJob): Promise<Response> {
     finish_reason: null as string | null,
   }));
   const ends: EndEvent[] = [];
-  for await (const { index, event } of allChoices(job)) {
+  for await (const { index, event } of valuesOf(allChoices(job), job.life)) {
     const choice = choices[index]!;
     if (event.type === "delta") {
       choice.message.content += event.text;
@@ -127,25 +127,23 @@ function reasonOf({ reason, calls }: EndEvent): string {
 
 async function streamed(job: ChatJob): Promise<Response> {
   const choices = allChoices(job);
-  const started = await startSource(choices, STREAM_STATUS_WAIT_MS);
+  const started = await startSource(choices, job.life, STREAM_STATUS_WAIT_MS);
   return streamResponse(chatChunks(job, started), choices, job.life);
 }
 
 /** The events of all choices as they come; as many run at a time as there are slots. */
-function allChoices({ deps, life, options, requests }: ChatJob): AsyncGenerator<ChoiceEvent> {
+function allChoices({ deps, life, options, requests }: ChatJob): Source<ChoiceEvent> {
   const starts = requests.map((request, index) => () =>
     mapSource(
-      generateText(deps, request, options, life.signal),
+      generateText(deps, request, options, life),
       (event): ChoiceEvent => ({ index, event }),
     )
   );
   return starts.length === 1 ? starts[0]!() : mergeSources(starts, deps.engine.model.slots);
 }
 
-async function* chatChunks(
-  job: ChatJob,
-  choices: AsyncIterable<ChoiceEvent>,
-): AsyncGenerator<unknown> {
+/** The chunks as events. */
+function* chatChunks(job: ChatJob, choices: Source<ChoiceEvent>): Source<string> {
   const { fields, requests } = job;
   const usageWanted = fields.stream_options?.include_usage === true;
   const head = headOf(job, "chat.completion.chunk");
@@ -167,22 +165,38 @@ async function* chatChunks(
     // A client that asked for usage finds the field in every chunk, filled in the last.
     ...(usageWanted && { usage: null }),
   });
+  // Most chunks differ by their text alone.
+  const aroundText = requests.map((_, index) =>
+    aroundHoles(serverSentEvent(chunk(index, { content: HOLE }, [], null)))
+  );
   for (const index of requests.keys()) {
-    yield chunk(index, { role: "assistant", content: "" }, [], null);
+    yield serverSentEvent(chunk(index, { role: "assistant", content: "" }, [], null));
   }
   const ends: EndEvent[] = [];
-  for await (const { index, event } of choices) {
+  for (const choice of choices) {
+    if (choice === null) {
+      yield null;
+      continue;
+    }
+    const { index, event } = choice;
     if (event.type === "delta") {
-      yield chunk(index, deltaOf(event), event.tokens, null);
+      const [before, after] = aroundText[index]!;
+      yield event.call === null && fields.logprobs !== true
+        ? before + JSON.stringify(event.text) + after
+        : serverSentEvent(chunk(index, deltaOf(event), event.tokens, null));
     } else if (event.type === "progress") {
-      yield { ...chunk(index, {}, [], null), ...progressOf(event, job.life.began) };
+      const progress = progressOf(event, job.life.began);
+      yield serverSentEvent({ ...chunk(index, {}, [], null), ...progress });
     } else if (event.type === "end") {
       ends.push(event);
       const { timings } = countsOf(job, ends);
-      yield { ...chunk(index, {}, [], reasonOf(event)), ...(timings && { timings }) };
+      const last = chunk(index, {}, [], reasonOf(event));
+      yield serverSentEvent({ ...last, ...(timings && { timings }) });
     }
   }
-  if (usageWanted) yield { ...head, choices: [], usage: countsOf(job, ends).usage };
+  if (usageWanted) {
+    yield serverSentEvent({ ...head, choices: [], usage: countsOf(job, ends).usage });
+  }
 }
 
 function deltaOf({ text, call }: Extract<TextEvent, { type: "delta" }>) {

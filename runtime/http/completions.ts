@@ -21,9 +21,9 @@ import { grammarOf } from "./grammar.ts";
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
 import { LegacyLogprobs } from "./logprobs.ts";
-import { mergeSources } from "./merge.ts";
 import { type CompletionRequest, parseCompletionRequest } from "./schema.ts";
-import { startSource, streamResponse } from "./stream.ts";
+import { mergeSources, type Source, startSource, valuesOf, waitFor } from "./sources.ts";
+import { aroundHoles, HOLE, serverSentEvent, streamResponse } from "./stream.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
 
@@ -123,7 +123,7 @@ async function whole(job: CompletionJob): Promise<Response> {
     finish_reason: null as string | null,
   }));
   const ends: EndEvent[] = [];
-  for await (const piece of allPieces(job)) {
+  for await (const piece of valuesOf(allPieces(job), job.life)) {
     const choice = choices[piece.index]!;
     choice.text += piece.text;
     if (piece.logprobs !== null) choice.logprobs?.append(piece.logprobs);
@@ -136,29 +136,45 @@ async function whole(job: CompletionJob): Promise<Response> {
 
 async function streamed(job: CompletionJob): Promise<Response> {
   const pieces = allPieces(job);
-  const started = await startSource(pieces, STREAM_STATUS_WAIT_MS);
+  const started = await startSource(pieces, job.life, STREAM_STATUS_WAIT_MS);
   return streamResponse(completionChunks(job, started), pieces, job.life);
 }
 
-async function* completionChunks(
-  job: CompletionJob,
-  pieces: AsyncIterable<Piece>,
-): AsyncGenerator<unknown> {
+/** The chunks as events. */
+function* completionChunks(job: CompletionJob, pieces: Source<Piece>): Source<string> {
   const usageWanted = job.fields.stream_options?.include_usage === true;
   const ends: EndEvent[] = [];
-  for await (const { index, text, logprobs, progress, end } of pieces) {
+  const chunk = ({ index, text, logprobs, end }: Piece) => ({
+    ...job.head,
+    choices: [{ index, text, logprobs, finish_reason: end?.reason ?? null }],
+    ...(usageWanted && { usage: null }),
+  });
+  // Most chunks differ by their text alone.
+  const aroundText = job.requests.map((_, index) =>
+    aroundHoles(serverSentEvent(chunk({ index, text: HOLE, logprobs: null, end: null })))
+  );
+  for (const piece of pieces) {
+    if (piece === null) {
+      yield null;
+      continue;
+    }
+    const { index, text, logprobs, progress, end } = piece;
+    if (logprobs === null && progress === undefined && end === null) {
+      const [before, after] = aroundText[index]!;
+      yield before + JSON.stringify(text) + after;
+      continue;
+    }
     if (end !== null) ends.push(end);
-    const choice = { index, text, logprobs, finish_reason: end?.reason ?? null };
     const timings = ends.length === job.requests.length && countsOf(job, ends).timings;
-    yield {
-      ...job.head,
-      choices: [choice],
-      ...(usageWanted && { usage: null }),
+    yield serverSentEvent({
+      ...chunk(piece),
       ...(timings && { timings }),
       ...(progress && progressOf(progress, job.life.began)),
-    };
+    });
   }
-  if (usageWanted) yield { ...job.head, choices: [], usage: countsOf(job, ends).usage };
+  if (usageWanted) {
+    yield serverSentEvent({ ...job.head, choices: [], usage: countsOf(job, ends).usage });
+  }
 }
 
 /** `usage` over all choices; `timings` only of a single one, where the phases are not shared. */
@@ -171,39 +187,21 @@ function countsOf(job: CompletionJob, ends: readonly EndEvent[]) {
   };
 }
 
-/**
- * The pieces of all prompts as they come; as many run at a time as there are slots. When one fails
- * the others are aborted.
- */
-function allPieces(job: CompletionJob): AsyncGenerator<Piece> {
-  const [request, ...others] = job.requests;
-  if (others.length === 0) return pieces(job, request!, 0, job.life.signal);
-  return mergedPieces(job);
+/** The pieces of all prompts as they come; as many run at a time as there are slots. */
+function allPieces(job: CompletionJob): Source<Piece> {
+  const starts = job.requests.map((request, index) => () => pieces(job, request, index));
+  return starts.length === 1 ? starts[0]!() : mergeSources(starts, job.deps.engine.model.slots);
 }
 
-async function* mergedPieces(job: CompletionJob): AsyncGenerator<Piece> {
-  const ended = new AbortController();
-  const signal = AbortSignal.any([job.life.signal, ended.signal]);
-  const starts = job.requests.map((request, index) => () => pieces(job, request, index, signal));
-  try {
-    yield* mergeSources(starts, job.deps.engine.model.slots);
-  } finally {
-    ended.abort();
-  }
-}
-
-async function* pieces(
-  job: CompletionJob,
-  request: GenerateRequest,
-  index: number,
-  signal: AbortSignal,
-): AsyncGenerator<Piece> {
-  const { deps, fields } = job;
+function* pieces(job: CompletionJob, request: GenerateRequest, index: number): Source<Piece> {
+  const { deps, fields, life } = job;
   const options = { stops: fields.stop, tools: null };
   let before = 0;
   if (fields.echo && !request.promptLogprobs) yield* echoed(job, request, index, null);
-  for await (const event of generateText(deps, request, options, signal)) {
-    if (event.type === "prompt") {
+  for (const event of generateText(deps, request, options, life)) {
+    if (event === null) {
+      yield null;
+    } else if (event.type === "prompt") {
       before = yield* echoed(job, request, index, event.logprobs);
     } else if (event.type === "progress") {
       yield { index, text: "", logprobs: null, progress: event, end: null };
@@ -226,12 +224,12 @@ async function* pieces(
  * The prompt as text, with the log-probabilities of its tokens 1.. when they were asked for, in
  * pieces that take a fraction of a millisecond. Returns its length in code points.
  */
-async function* echoed(
+function* echoed(
   { deps: { tokenizer }, life }: CompletionJob,
   { promptIds }: GenerateRequest,
   index: number,
   given: readonly TokenLogprob[] | null,
-): AsyncGenerator<Piece, number> {
+): Generator<Piece | null, number> {
   const stream = new TextStream(tokenizer, { skipSpecial: false, stops: [] });
   try {
     for (let start = 0; start < promptIds.length; start += SLICE_ITEMS) {
@@ -246,7 +244,7 @@ async function* echoed(
       }
       if (end === promptIds.length) texts.push(stream.end());
       yield { index, text: texts.join(""), logprobs, end: null };
-      await life.slices.giveWay();
+      if (life.slices.isUsedUp) yield* waitFor(life.slices.turn(), life);
     }
     return stream.characters;
   } finally {

@@ -8,11 +8,13 @@ import type {
   Timings,
   TokenLogprob,
 } from "../engine/engine.ts";
-import { EngineError, NotFoundError, RequestError } from "../errors.ts";
+import { NotFoundError, RequestError } from "../errors.ts";
 import type { Grammar } from "../../wasm/grammar.ts";
 import type { Tokenizer } from "../../wasm/text.ts";
 import type { Owner } from "./auth.ts";
+import type { Lifetime } from "./lifetime.ts";
 import type { GenerationFields } from "./schema.ts";
+import type { Source } from "./sources.ts";
 
 /** Everything that the routes work with. */
 export interface AppDependencies {
@@ -142,13 +144,15 @@ function randomSeed(): number {
  * Runs a request and delivers its text and tool calls. Throws the signal's reason after an abort;
  * ending the iteration frees the engine's slot.
  */
-export async function* generateText(
+export function* generateText(
   deps: AppDependencies,
   request: GenerateRequest,
   options: AnswerOptions,
-  signal: AbortSignal,
-): AsyncGenerator<TextEvent> {
+  life: Lifetime,
+): Source<TextEvent> {
   const stopIds = new Set(request.stopIds);
+  const events = deps.engine.generate(request, life.signal);
+  events.onReady = () => life.wake();
   const stream = new AnswerStream(deps.tokenizer, options);
   let tokens: PlacedToken[] = [];
   let count = 0;
@@ -157,8 +161,9 @@ export async function* generateText(
     return { type: "end", reason, completionTokens: count, calls, stopped, timings };
   };
   try {
-    for await (const event of deps.engine.generate(request, signal)) {
-      if (event.type === "prompt" || event.type === "progress") {
+    while (true) {
+      const event = events.take();
+      if (event === null || event.type === "prompt" || event.type === "progress") {
         yield event;
       } else if (event.type === "token") {
         count++;
@@ -169,7 +174,7 @@ export async function* generateText(
         const piece = stream.push(id);
         const isOver = stream.stopped !== null;
         if (piece.text === "" && piece.call === null && !isOver) continue;
-        yield { type: "delta", ...piece, tokens };
+        yield { type: "delta", text: piece.text, call: piece.call, tokens };
         tokens = [];
         if (isOver) return yield endOf("stop", null);
       } else {
@@ -181,9 +186,8 @@ export async function* generateText(
         return yield endOf(reason, event.timings);
       }
     }
-    signal.throwIfAborted();
-    throw new EngineError("generate: wanted an end of the events, found none");
   } finally {
+    events.close();
     stream.free();
   }
 }

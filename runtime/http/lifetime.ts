@@ -32,6 +32,8 @@ export class Lifetime {
   /** In milliseconds of performance.now(). */
   readonly began = performance.now();
   readonly slices: Slices;
+  /** Called when the answer may go on: a source that had nothing may have something. */
+  wake: () => void = () => {};
   readonly #engine: Engine;
   readonly #http: Request;
   readonly #timeoutMs: number | null;
@@ -87,6 +89,11 @@ export class Lifetime {
 
   stop(reason: KedgeError): void {
     this.#abort.abort(reason);
+  }
+
+  /** Resolves at the next wake(). */
+  woken(): Promise<void> {
+    return new Promise((resolve) => this.wake = resolve);
   }
 
   /** Milliseconds that the body may take to arrive. */

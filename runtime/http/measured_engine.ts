@@ -9,6 +9,7 @@ import type {
   OwnerLimits,
   Place,
 } from "../engine/engine.ts";
+import { EventStream } from "../engine/event_stream.ts";
 import { RateLimitError } from "../errors.ts";
 import type { EndReason, Metrics, RequestMetrics } from "./metrics.ts";
 
@@ -60,14 +61,18 @@ export class MeasuredEngine implements Engine {
     }
   }
 
-  generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent> {
+  generate(request: GenerateRequest, signal?: AbortSignal): EventStream {
     const { requests } = this.#metrics;
     const usage = this.#usage;
     usage.promptTokens = (usage.promptTokens ?? 0) + request.promptIds.length;
     usage.completionTokens ??= 0;
-    const events = this.#engine.generate(request, signal)[Symbol.asyncIterator]();
-    const measured = new MeasuredEvents(events, requests, usage, request.promptIds.length, signal);
-    return { [Symbol.asyncIterator]: () => measured };
+    try {
+      const events = this.#engine.generate(request, signal);
+      return new MeasuredEvents(events, requests, usage, request.promptIds.length, signal);
+    } catch (error) {
+      requests.end(signal?.aborted === true ? "abort" : "error");
+      throw error;
+    }
   }
 
   drain(): void {
@@ -83,9 +88,9 @@ export class MeasuredEngine implements Engine {
   }
 }
 
-/** Looks at the events as they pass. No generator: it would cost each token several turns. */
-class MeasuredEvents implements AsyncIterator<GenerateEvent> {
-  readonly #events: AsyncIterator<GenerateEvent>;
+/** Looks at the events as they pass. */
+class MeasuredEvents extends EventStream {
+  readonly #events: EventStream;
   readonly #metrics: RequestMetrics;
   readonly #usage: Usage;
   readonly #promptTokens: number;
@@ -97,38 +102,37 @@ class MeasuredEvents implements AsyncIterator<GenerateEvent> {
   #ended = false;
 
   constructor(
-    events: AsyncIterator<GenerateEvent>,
+    events: EventStream,
     metrics: RequestMetrics,
     usage: Usage,
     promptTokens: number,
     signal: AbortSignal | undefined,
   ) {
+    super();
     this.#events = events;
+    events.onReady = () => this.onReady();
     this.#metrics = metrics;
     this.#usage = usage;
     this.#promptTokens = promptTokens;
     this.#signal = signal;
   }
 
-  next(): Promise<IteratorResult<GenerateEvent>> {
-    return this.#events.next().then(
-      (result) => {
-        if (result.done === true) this.#end("abort");
-        else this.#see(result.value);
-        return result;
-      },
-      (error) => {
-        this.#end("error");
-        throw error;
-      },
-    );
+  override take(): GenerateEvent | null {
+    let event: GenerateEvent | null;
+    try {
+      event = this.#events.take();
+    } catch (error) {
+      this.#end(this.#signal?.aborted === true ? "abort" : "error");
+      throw error;
+    }
+    if (event !== null) this.#see(event);
+    return event;
   }
 
   /** The reader has enough: its client left, or the text holds a stop string. */
-  async return(): Promise<IteratorResult<GenerateEvent>> {
+  override close(): void {
     this.#end(this.#signal?.aborted === true ? "abort" : "stop");
-    await this.#events.return?.();
-    return { done: true, value: undefined };
+    this.#events.close();
   }
 
   #see(event: GenerateEvent): void {
@@ -154,7 +158,7 @@ class MeasuredEvents implements AsyncIterator<GenerateEvent> {
     }
   }
 
-  /** Counts the first end alone: after `done` comes the iteration's own. */
+  /** Counts the first end alone: after `done` comes the reader's own. */
   #end(reason: EndReason): void {
     if (this.#ended) return;
     this.#ended = true;

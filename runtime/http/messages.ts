@@ -8,7 +8,8 @@ import { type AppDependencies, generateText, responseId, type TextEvent } from "
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { toChatBody } from "./messages_schema.ts";
-import { namedEvent, startSource, type StreamFormat, streamResponse } from "./stream.ts";
+import { mapSource, type Source, startSource, valuesOf } from "./sources.ts";
+import { namedEvent, type StreamFormat, streamResponse } from "./stream.ts";
 import { parsedArguments } from "./tools.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
@@ -33,7 +34,6 @@ export const messagesError: ErrorShape = ({ message, code }, status) => {
 
 const EVENTS: StreamFormat = {
   contentType: "text/event-stream; charset=utf-8",
-  event: (value) => namedEvent(value as JsonObject),
   error: (error) => namedEvent(messagesError(errorBody(error).error, 500) as JsonObject),
   end: "",
   keepAlive: namedEvent({ type: "ping" }),
@@ -79,7 +79,7 @@ async function whole(job: MessagesJob): Promise<Response> {
   let text = "";
   const calls: { readonly id: string; readonly name: string; input: string }[] = [];
   let end: EndEvent | null = null;
-  for await (const event of generateText(deps, request, options, life.signal)) {
+  for await (const event of valuesOf(generateText(deps, request, options, life), life)) {
     if (event.type === "end") end = event;
     if (event.type !== "delta") continue;
     text += event.text;
@@ -97,19 +97,19 @@ async function whole(job: MessagesJob): Promise<Response> {
 
 async function streamed(job: MessagesJob): Promise<Response> {
   const { deps, request, options, life } = job;
-  const texts = generateText(deps, request, options, life.signal);
-  const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
-  return streamResponse(messageEvents(job, started), texts, life, { format: EVENTS });
+  const texts = generateText(deps, request, options, life);
+  const started = await startSource(texts, life, STREAM_STATUS_WAIT_MS);
+  const events = mapSource(messageEvents(job, started), namedEvent);
+  return streamResponse(events, texts, life, { format: EVENTS });
 }
 
-async function* messageEvents(
-  job: MessagesJob,
-  texts: AsyncIterable<TextEvent>,
-): AsyncGenerator<JsonObject> {
+function* messageEvents(job: MessagesJob, texts: Source<TextEvent>): Source<JsonObject> {
   yield { type: "message_start", message: { ...messageOf(job, null), content: [] } };
   const blocks = new BlockWriter();
-  for await (const event of texts) {
-    if (event.type === "delta") {
+  for (const event of texts) {
+    if (event === null) {
+      yield null;
+    } else if (event.type === "delta") {
       if (event.text !== "") yield* blocks.text(event.text);
       if (event.call !== null) yield* blocks.call(event.call);
     } else if (event.type === "end") {

@@ -19,17 +19,21 @@ import {
   readOllamaGenerate,
   readOllamaShow,
 } from "./ollama_schema.ts";
-import { startSource, type StreamFormat, streamResponse } from "./stream.ts";
+import { type Source, startSource, valuesOf } from "./sources.ts";
+import { type StreamFormat, streamResponse } from "./stream.ts";
 import { parsedArguments } from "./tools.ts";
 
 const LINES: StreamFormat = {
   contentType: "application/x-ndjson",
-  event: (value) => `${JSON.stringify(value)}\n`,
-  error: (error) => `${JSON.stringify({ error: errorBody(error).error.message })}\n`,
+  error: (error) => line({ error: errorBody(error).error.message }),
   end: "",
   // Clients read each line as JSON.
   keepAlive: "",
 };
+
+function line(value: JsonObject): string {
+  return `${JSON.stringify(value)}\n`;
+}
 
 const NANOSECONDS_PER_MS = 1_000_000;
 
@@ -84,23 +88,25 @@ function loaded({ engine }: AppDependencies, name: string | null, text: JsonObje
 
 async function streamed(job: OllamaJob): Promise<Response> {
   const { deps, life, request, options } = job;
-  const texts = generateText(deps, request, options, life.signal);
-  const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
+  const texts = generateText(deps, request, options, life);
+  const started = await startSource(texts, life, STREAM_STATUS_WAIT_MS);
   return streamResponse(lines(job, started), texts, life, { format: LINES });
 }
 
-async function* lines(job: OllamaJob, texts: AsyncIterable<TextEvent>): AsyncGenerator<JsonObject> {
+function* lines(job: OllamaJob, texts: Source<TextEvent>): Source<string> {
   const { deps, around } = job;
   const calls = new CallList();
-  for await (const event of texts) {
-    if (event.type === "delta") {
+  for (const event of texts) {
+    if (event === null) {
+      yield null;
+    } else if (event.type === "delta") {
       if (event.call !== null) calls.add(event.call);
       if (event.text === "") continue;
-      yield { ...head(deps.engine.model), ...around(event.text), done: false };
+      yield line({ ...head(deps.engine.model), ...around(event.text), done: false });
     } else if (event.type === "end") {
       const last = head(deps.engine.model);
-      if (calls.length > 0) yield { ...last, ...calls.over(around("")), done: false };
-      yield { ...last, ...around(""), ...endOf(job, event) };
+      if (calls.length > 0) yield line({ ...last, ...calls.over(around("")), done: false });
+      yield line({ ...last, ...around(""), ...endOf(job, event) });
     }
   }
 }
@@ -132,7 +138,7 @@ async function whole(job: OllamaJob): Promise<Response> {
   const { deps, life, request, options, around } = job;
   let text = "";
   const calls = new CallList();
-  for await (const event of generateText(deps, request, options, life.signal)) {
+  for await (const event of valuesOf(generateText(deps, request, options, life), life)) {
     if (event.type === "delta") {
       text += event.text;
       if (event.call !== null) calls.add(event.call);

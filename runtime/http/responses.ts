@@ -15,7 +15,8 @@ import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { type ChatLogprob, chatLogprobs } from "./logprobs.ts";
 import { readResponsesBody, type ResponseFields } from "./responses_schema.ts";
-import { namedEvent, startSource, type StreamFormat, streamResponse } from "./stream.ts";
+import { mapSource, type Source, startSource, valuesOf } from "./sources.ts";
+import { namedEvent, type StreamFormat, streamResponse } from "./stream.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
 type DeltaEvent = Extract<TextEvent, { type: "delta" }>;
@@ -42,13 +43,13 @@ export function answerResponse(deps: AppDependencies, http: Request): Promise<Re
 }
 
 function textsOf({ deps, life, conversation: { request, options } }: ResponseJob) {
-  return generateText(deps, request, options, life.signal);
+  return generateText(deps, request, options, life);
 }
 
 async function whole(job: ResponseJob): Promise<Response> {
   const items = new ItemWriter(job);
   let end: EndEvent | null = null;
-  for await (const event of textsOf(job)) {
+  for await (const event of valuesOf(textsOf(job), job.life)) {
     if (event.type === "delta") drain(items.delta(event));
     else if (event.type === "end") drain(items.end(end = event));
   }
@@ -62,12 +63,11 @@ function drain(events: Generator<JsonObject>): void {
 
 async function streamed(job: ResponseJob): Promise<Response> {
   const texts = textsOf(job);
-  const started = await startSource(texts, STREAM_STATUS_WAIT_MS);
+  const started = await startSource(texts, job.life, STREAM_STATUS_WAIT_MS);
   let count = 0;
   const write = (value: JsonObject) => namedEvent({ ...value, sequence_number: count++ });
   const format: StreamFormat = {
     contentType: "text/event-stream; charset=utf-8",
-    event: (value) => write(value as JsonObject),
     error: (error) => {
       const body = errorBody(error);
       const { code, message, param } = body.error;
@@ -77,19 +77,19 @@ async function streamed(job: ResponseJob): Promise<Response> {
     end: "",
     keepAlive: ": keep-alive\n\n",
   };
-  return streamResponse(responseEvents(job, started), texts, job.life, { format });
+  const events = mapSource(responseEvents(job, started), write);
+  return streamResponse(events, texts, job.life, { format });
 }
 
-async function* responseEvents(
-  job: ResponseJob,
-  texts: AsyncIterable<TextEvent>,
-): AsyncGenerator<JsonObject> {
+function* responseEvents(job: ResponseJob, texts: Source<TextEvent>): Source<JsonObject> {
   const begun = responseOf(job, [], null);
   yield { type: "response.created", response: begun };
   yield { type: "response.in_progress", response: begun };
   const items = new ItemWriter(job);
-  for await (const event of texts) {
-    if (event.type === "delta") {
+  for (const event of texts) {
+    if (event === null) {
+      yield null;
+    } else if (event.type === "delta") {
       yield* items.delta(event);
     } else if (event.type === "end") {
       yield* items.end(event);

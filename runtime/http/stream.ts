@@ -9,11 +9,12 @@ import type { JsonObject } from "./body.ts";
 import { Deadline } from "./deadline.ts";
 import { errorBody } from "./errors.ts";
 import { ClientLeftError, type Lifetime } from "./lifetime.ts";
+import type { Source } from "./sources.ts";
+import { encodeUtf8 } from "./utf8.ts";
 
-/** How events are written. */
+/** What streams of a kind have in common. */
 export interface StreamFormat {
   readonly contentType: string;
-  readonly event: (value: unknown) => string;
   readonly error: (error: unknown) => string;
   /** After the last event of a stream that ended well. */
   readonly end: string;
@@ -23,15 +24,26 @@ export interface StreamFormat {
 
 const SSE: StreamFormat = {
   contentType: "text/event-stream; charset=utf-8",
-  event: (value) => `data: ${JSON.stringify(value)}\n\n`,
-  error: (error) => `data: ${JSON.stringify(errorBody(error))}\n\n`,
+  error: (error) => serverSentEvent(errorBody(error)),
   end: "data: [DONE]\n\n",
   keepAlive: ": keep-alive\n\n",
 };
 
+export function serverSentEvent(value: unknown): string {
+  return `data: ${JSON.stringify(value)}\n\n`;
+}
+
 /** A server-sent event that is named as its data's type. */
 export function namedEvent(value: JsonObject): string {
   return `event: ${value.type}\ndata: ${JSON.stringify(value)}\n\n`;
+}
+
+/** Stands in an event for what differs from one to the next; no name or text of ours holds it. */
+export const HOLE = "\0";
+
+/** What is around the holes of an event: all that differs is written in between, as JSON. */
+export function aroundHoles(event: string): readonly string[] {
+  return event.split(JSON.stringify(HOLE));
 }
 
 export interface StreamOptions {
@@ -43,65 +55,22 @@ export interface StreamOptions {
 }
 
 /**
- * Answers with one event for each value of `events`, then the format's end. A source that throws
+ * Answers with the events, which are written already, then the format's end. A source that throws
  * ends the stream with an error event in place of that end, and so does a reader that
- * leaves a write waiting for too long. Values that are there at the same time are one write.
+ * leaves a write waiting for too long. Events that are there at the same time are one write.
  *
  * `source`: what `events` is made of; it is ended with the stream, and `life` too.
  */
 export function streamResponse(
-  events: AsyncGenerator<unknown>,
-  source: AsyncGenerator<unknown>,
+  events: Source<string>,
+  source: Source<unknown>,
   life: Lifetime,
   options: StreamOptions = {},
 ): Response {
   const { format = SSE, keepAliveMs = KEEP_ALIVE_MS, slowReaderMs = SLOW_READER_MS } = options;
   life.goOn();
-  const encoder = new TextEncoder();
-  const reader = new EventReader(events, format, keepAliveMs);
-  let isOpen = true;
-  let slowness: Deadline | null = null;
-  const close = () => {
-    isOpen = false;
-    slowness?.close();
-    reader.close();
-    life.end();
-  };
-  const stop = (reason: KedgeError) => {
-    close();
-    life.stop(reason);
-    return source.return(undefined);
-  };
-  const cutOff = (controller: ReadableStreamDefaultController<Uint8Array>) => {
-    const error = new EngineError(
-      `stream the answer: wanted a reader that takes its events within ${slowReaderMs} ms, ` +
-        "found one that does not",
-      "slow_reader",
-    );
-    controller.enqueue(encoder.encode(format.error(error)));
-    controller.close();
-    void stop(error);
-  };
-  const body = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      slowness?.lift();
-      const { text, isLast } = await reader.read();
-      // The client may have left during the wait, and a cancelled stream takes nothing more.
-      if (!isOpen) return;
-      controller.enqueue(encoder.encode(text));
-      if (isLast) {
-        close();
-        controller.close();
-      } else {
-        slowness ??= new Deadline(slowReaderMs, () => cutOff(controller));
-        slowness.set();
-      }
-    },
-    async cancel() {
-      await stop(new ClientLeftError());
-    },
-  }, { highWaterMark: 0 });
-  return new Response(body, {
+  const writer = new EventWriter(events, source, life, format, keepAliveMs, slowReaderMs);
+  return new Response(new ReadableStream(writer, { highWaterMark: 0 }), {
     headers: {
       "content-type": format.contentType,
       "cache-control": "no-cache",
@@ -111,130 +80,103 @@ export function streamResponse(
   });
 }
 
-/** Text for one write. */
-interface Written {
-  readonly text: string;
-  /** Whether nothing follows. */
-  readonly isLast: boolean;
-}
-
-/** The text of what is ready, or of a comment when nothing is for long. */
-class EventReader {
-  readonly #events: AsyncGenerator<unknown>;
+/** Writes what is there when the connection wants it, or as soon as it is there after that. */
+class EventWriter implements UnderlyingDefaultSource<Uint8Array> {
+  readonly #events: Source<string>;
+  readonly #source: Source<unknown>;
+  readonly #life: Lifetime;
   readonly #format: StreamFormat;
   readonly #silence: Deadline;
-  /** Whether a value was asked for and not read. */
-  #isAsked = false;
-  /** The value that was asked for, once it is there. */
-  #next: Written | null = null;
-  #wake: () => void = () => {};
+  readonly #slowness: Deadline;
+  #controller!: ReadableStreamDefaultController<Uint8Array>;
+  /** Whether the connection waits for a write. */
+  #isWanted = false;
+  #isOpen = true;
 
-  constructor(events: AsyncGenerator<unknown>, format: StreamFormat, keepAliveMs: number) {
+  constructor(
+    events: Source<string>,
+    source: Source<unknown>,
+    life: Lifetime,
+    format: StreamFormat,
+    keepAliveMs: number,
+    slowReaderMs: number,
+  ) {
     this.#events = events;
+    this.#source = source;
+    this.#life = life;
     this.#format = format;
-    this.#silence = new Deadline(keepAliveMs, () => this.#wake());
+    this.#silence = new Deadline(keepAliveMs, () => this.#send(format.keepAlive));
+    this.#slowness = new Deadline(slowReaderMs, () => this.#cutOff(slowReaderMs));
+    life.wake = () => this.#write();
   }
 
-  async read(): Promise<Written> {
-    const { keepAlive } = this.#format;
-    this.#ask();
-    if (this.#next === null) {
-      if (keepAlive !== "") this.#silence.set();
-      await new Promise<void>((resolve) => this.#wake = resolve);
-      this.#silence.lift();
-    }
-    let written = this.#take();
-    if (written === null) return { text: keepAlive, isLast: false };
-    let text = written.text;
-    while (!written.isLast && text.length < STREAM_WRITE_CHARACTERS) {
-      const more = await this.#ready();
-      if (more === null) break;
-      text += more.text;
-      written = more;
-    }
-    return { text, isLast: written.isLast };
+  start(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    this.#controller = controller;
   }
 
-  /** Ends the wait for a comment. */
-  close(): void {
+  pull(): void {
+    this.#slowness.lift();
+    this.#isWanted = true;
+    this.#write();
+  }
+
+  cancel(): void {
+    this.#stop(new ClientLeftError());
+  }
+
+  #write(): void {
+    if (!this.#isWanted || !this.#isOpen) return;
+    let text = "";
+    let isLast = false;
+    try {
+      while (!isLast && text.length < STREAM_WRITE_CHARACTERS) {
+        const { done, value } = this.#events.next();
+        if (done === true) isLast = true;
+        else if (value === null) break;
+        text += done === true ? this.#format.end : value;
+      }
+    } catch (error) {
+      isLast = true;
+      text += this.#format.error(error);
+    }
+    if (isLast) this.#end(text);
+    else if (text !== "") this.#send(text);
+    else if (this.#format.keepAlive !== "") this.#silence.set();
+  }
+
+  #send(text: string): void {
+    this.#isWanted = false;
+    this.#silence.lift();
+    this.#slowness.set();
+    this.#controller.enqueue(encodeUtf8(text));
+  }
+
+  #end(text: string): void {
+    this.#close();
+    if (text !== "") this.#controller.enqueue(encodeUtf8(text));
+    this.#controller.close();
+  }
+
+  #cutOff(milliseconds: number): void {
+    const error = new EngineError(
+      `stream the answer: wanted a reader that takes its events within ${milliseconds} ms, ` +
+        "found one that does not",
+      "slow_reader",
+    );
+    this.#stop(error);
+    this.#end(this.#format.error(error));
+  }
+
+  #stop(reason: KedgeError): void {
+    this.#close();
+    this.#life.stop(reason);
+    this.#source.return();
+  }
+
+  #close(): void {
+    this.#isOpen = false;
     this.#silence.close();
+    this.#slowness.close();
+    this.#life.end();
   }
-
-  /** The next value if it is there already: what a source has in hand comes within a few turns. */
-  async #ready(): Promise<Written | null> {
-    this.#ask();
-    for (let turn = 0; turn < READY_TURNS && this.#next === null; turn++) await null;
-    return this.#take();
-  }
-
-  #take(): Written | null {
-    const next = this.#next;
-    if (next !== null) this.#isAsked = false;
-    this.#next = null;
-    return next;
-  }
-
-  #ask(): void {
-    if (this.#isAsked) return;
-    this.#isAsked = true;
-    this.#events.next().then(
-      ({ done, value }) => {
-        this.#arrive(
-          done === true
-            ? { text: this.#format.end, isLast: true }
-            : { text: this.#format.event(value), isLast: false },
-        );
-      },
-    ).catch((error) => this.#arrive({ text: this.#format.error(error), isLast: true }));
-  }
-
-  #arrive(written: Written): void {
-    this.#next = written;
-    this.#wake();
-  }
-}
-
-/** Promises that a value passes on its way through the generators from the engine's queue. */
-const READY_TURNS = 24;
-
-/**
- * Starts the source: waits for its first value, but at most `milliseconds`. A source that refuses
- * in that time throws here, while the status of the answer is still open.
- */
-export async function startSource<T>(
-  source: AsyncGenerator<T>,
-  milliseconds: number,
-): Promise<AsyncGenerator<T>> {
-  const first = source.next();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const wait = new Promise<void>((resolve) => timer = setTimeout(resolve, milliseconds));
-  try {
-    await Promise.race([first, wait]);
-  } finally {
-    clearTimeout(timer);
-  }
-  // Whoever reads the source gets the error; until then it must not count as unhandled.
-  first.catch(() => {});
-  return resume(source, first);
-}
-
-/** The source from `first` on. No generator: it would cost each token several turns. */
-function resume<T>(
-  source: AsyncGenerator<T>,
-  first: Promise<IteratorResult<T>>,
-): AsyncGenerator<T> {
-  let asked: Promise<IteratorResult<T>> | null = first;
-  return {
-    next() {
-      const next = asked ?? source.next();
-      asked = null;
-      return next;
-    },
-    return: (value) => source.return(value),
-    throw: (error) => source.throw(error),
-    [Symbol.asyncIterator]() {
-      return this;
-    },
-    [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
-  };
 }

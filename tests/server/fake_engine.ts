@@ -13,6 +13,7 @@ import type {
   Place,
   TokenLogprob,
 } from "../../runtime/engine/engine.ts";
+import { EventStream } from "../../runtime/engine/event_stream.ts";
 import { OverloadedError, RateLimitError } from "../../runtime/errors.ts";
 import { createApp } from "../../runtime/http/app.ts";
 import { tinyGeneration, tinyTokenizer, tinyVocabularySize } from "../tools/tiny_text.ts";
@@ -112,25 +113,22 @@ export class FakeEngine implements Engine {
     return Promise.resolve({ expertCount: 2, tokens: Float64Array.of(3, 4) });
   }
 
-  async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
+  generate(request: GenerateRequest, signal?: AbortSignal): EventStream {
     this.requests.push(request);
     this.running++;
     this.mostRunning = Math.max(this.mostRunning, this.running);
     const leave = () => this.aborted++;
     signal?.addEventListener("abort", leave);
-    try {
-      yield* this.#run(request, this.#script(request), signal);
-    } finally {
+    return new ScriptedEvents(this.#run(request, this.#script(request)), signal, () => {
       signal?.removeEventListener("abort", leave);
       this.running--;
-    }
+    });
   }
 
-  async *#run(
+  *#run(
     request: GenerateRequest,
     { output = "Hello there!", ends = true, tokenMs = 0, progress = [], error }: Script,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<GenerateEvent> {
+  ): Generator<GenerateEvent | Pause> {
     if (error?.at === -1) throw error.value;
     const ids = typeof output === "string" ? Array.from(tinyTokenizer.encode(output)) : [...output];
     if (ends) ids.push(request.stopIds[0]!);
@@ -144,8 +142,7 @@ export class FakeEngine implements Engine {
     let reason: FinishReason = "length";
     for (const [index, id] of ids.slice(0, request.maxTokens).entries()) {
       if (error?.at === index) throw error.value;
-      if (tokenMs > 0) await pause(tokenMs, signal);
-      if (signal?.aborted) return;
+      if (tokenMs > 0) yield { type: "pause", milliseconds: tokenMs };
       this.delivered++;
       yield { type: "token", id, logprob: logprobOf(request, id) };
       if (!request.stopIds.includes(id)) continue;
@@ -168,17 +165,57 @@ export function logprobOf(request: GenerateRequest, id: number): TokenLogprob | 
   return { id, logprob: -id / 1000, top };
 }
 
-async function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
-  if (signal?.aborted) return;
-  await new Promise<void>((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, milliseconds);
-    signal?.addEventListener("abort", end);
-  });
+interface Pause {
+  readonly type: "pause";
+  readonly milliseconds: number;
+}
+
+/** The events of a script, made as they are taken. */
+class ScriptedEvents extends EventStream {
+  readonly #script: Generator<GenerateEvent | Pause>;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onEnd: () => void;
+  readonly #wake = () => this.onReady();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #isPaused = false;
+  #isOver = false;
+
+  constructor(
+    script: Generator<GenerateEvent | Pause>,
+    signal: AbortSignal | undefined,
+    onEnd: () => void,
+  ) {
+    super();
+    this.#script = script;
+    this.#signal = signal;
+    this.#onEnd = onEnd;
+    signal?.addEventListener("abort", this.#wake);
+  }
+
+  override take(): GenerateEvent | null {
+    this.#signal?.throwIfAborted();
+    if (this.#isPaused || this.#isOver) return null;
+    const { done, value } = this.#script.next();
+    if (done === true) throw new Error("take: the script has no end");
+    if (value.type !== "pause") {
+      if (value.type === "done") this.close();
+      return value;
+    }
+    this.#isPaused = true;
+    this.#timer = setTimeout(() => {
+      this.#isPaused = false;
+      this.onReady();
+    }, value.milliseconds);
+    return null;
+  }
+
+  override close(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#signal?.removeEventListener("abort", this.#wake);
+    this.#onEnd();
+  }
 }
 
 /** The app, whose answers are held to the API's document as they are read. */

@@ -1,23 +1,16 @@
 /** The stream writer by itself: what goes out together, what is held, and how streams end. */
 import { deepEqual, equal, match, ok } from "node:assert/strict";
-import type { GenerateEvent } from "../../runtime/engine/engine.ts";
 import { EventQueue } from "../../runtime/engine/event_queue.ts";
 import { EngineError } from "../../runtime/errors.ts";
-import { Lifetime } from "../../runtime/http/lifetime.ts";
-import { type StreamOptions, streamResponse } from "../../runtime/http/stream.ts";
+import type { StreamOptions } from "../../runtime/http/stream.ts";
 import { STREAM_WRITE_CHARACTERS } from "../../runtime/limits.ts";
 import { tinyTokenizer } from "../tools/tiny_text.ts";
 import { appOver, FakeEngine, post } from "./fake_engine.ts";
+import { openStream, pause } from "./paced.ts";
 
-const TIMES: StreamOptions = { keepAliveMs: 60_000, slowReaderMs: 60_000 };
-const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-/** A stream over `source`, and what it holds. */
-function open(source: AsyncGenerator<unknown>, times: Partial<StreamOptions> = {}) {
-  const engine = new FakeEngine();
-  const life = new Lifetime(engine, new Request("http://localhost/"), null);
-  const response = streamResponse(source, source, life, { ...TIMES, ...times });
-  return { engine, life, response, reader: response.body!.getReader() };
+function open(script: Generator<unknown>, times: Partial<StreamOptions> = {}) {
+  const { response, ...stream } = openStream(script, times);
+  return { ...stream, reader: response.body!.getReader() };
 }
 
 async function read(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<string | null> {
@@ -26,10 +19,10 @@ async function read(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<st
 }
 
 Deno.test("stream: values that are there together are one write, later ones another", async () => {
-  const { reader, engine } = open(async function* () {
+  const { reader, engine } = open(function* () {
     yield 1;
     yield 2;
-    await pause(5);
+    yield pause(5);
     yield 3;
     yield 4;
   }());
@@ -60,27 +53,25 @@ class SteppingEngine extends FakeEngine {
   readonly tokensPerStep = 5;
   readonly steps = 6;
 
-  override async *generate(): AsyncGenerator<GenerateEvent> {
-    const queue = new EventQueue({ onPause() {}, onCutOff() {} });
+  override generate(): EventQueue {
     const [id] = tinyTokenizer.encode("word");
     let step = 0;
     const timer = setInterval(() => {
       for (let at = 0; at < this.tokensPerStep; at++) {
         queue.push({ type: "token", id: id!, logprob: null });
       }
-      if (++step < this.steps) return;
-      queue.push({
-        type: "done",
-        reason: "length",
-        timings: { queuedMs: 0, prefillMs: 0, decodeMs: 0 },
-      });
-      clearInterval(timer);
+      if (++step === this.steps) {
+        clearInterval(timer);
+        queue.push({
+          type: "done",
+          reason: "length",
+          timings: { queuedMs: 0, prefillMs: 0, decodeMs: 0 },
+        });
+      }
+      queue.wake();
     }, 15);
-    for (let isOver = false; !isOver;) {
-      const event = (await queue.next(undefined))!;
-      isOver = event.type === "done";
-      yield event;
-    }
+    const queue = new EventQueue({ onPause() {}, onStop() {}, onEnd: () => clearInterval(timer) });
+    return queue;
   }
 }
 
@@ -109,7 +100,7 @@ Deno.test("stream: what a connection gets of one step is one write, in every dia
 Deno.test("stream: one write is bounded, and one value more is taken from the source", async () => {
   let taken = 0;
   const value = "x".repeat(990);
-  const { reader } = open(async function* () {
+  const { reader } = open(function* () {
     while (true) {
       taken++;
       yield value;
@@ -128,7 +119,7 @@ Deno.test("stream: one write is bounded, and one value more is taken from the so
 });
 
 Deno.test("stream: a source that throws ends it with an error event and no [DONE]", async () => {
-  const { reader, engine } = open(async function* () {
+  const { reader, engine } = open(function* () {
     yield 1;
     throw new EngineError("run step: wanted x, found y", "slow_reader");
   }());
@@ -148,10 +139,10 @@ Deno.test("stream: a source that throws ends it with an error event and no [DONE
 Deno.test("stream: a client that leaves ends source and lifetime, also during a wait", async () => {
   for (const waits of [false, true]) {
     let ended = false;
-    const { reader, engine, life } = open(async function* () {
+    const { reader, engine, life } = open(function* () {
       try {
         yield 1;
-        if (waits) await new Promise((resolve) => life.signal.onabort = resolve);
+        if (waits) yield new Promise((resolve) => life.signal.onabort = resolve);
         while (true) yield 2;
       } finally {
         ended = true;
@@ -169,7 +160,7 @@ Deno.test("stream: a client that leaves ends source and lifetime, also during a 
 Deno.test("stream: a reader that does not read is cut off, and learns why", async () => {
   let ended = false;
   const { reader, engine, life } = open(
-    async function* () {
+    function* () {
       try {
         while (true) yield "x".repeat(1000);
       } finally {
@@ -190,9 +181,9 @@ Deno.test("stream: a reader that does not read is cut off, and learns why", asyn
 
 Deno.test("stream: a reader within its time is not cut off", async () => {
   const { reader } = open(
-    async function* () {
+    function* () {
       for (let count = 0; count < 6; count++) {
-        await pause(1);
+        yield pause(1);
         yield count;
       }
     }(),
@@ -211,16 +202,18 @@ Deno.test("stream: over a socket, a client that reads nothing is cut off", async
   let taken = 0;
   let engine: FakeEngine | undefined;
   const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, () => {
-    const stream = async function* () {
-      while (true) {
-        // Each value in its own turn, as an engine's tokens come.
-        if (++taken % 16 === 0) await pause(0);
-        yield "x".repeat(EVENT_BYTES);
-      }
-    }();
-    engine = new FakeEngine();
-    const life = new Lifetime(engine, new Request("http://localhost/"), null);
-    return streamResponse(stream, stream, life, { ...TIMES, slowReaderMs: 500 });
+    const stream = openStream(
+      function* () {
+        while (true) {
+          // Each value in its own turn, as an engine's tokens come.
+          if (++taken % 16 === 0) yield pause(0);
+          yield "x".repeat(EVENT_BYTES);
+        }
+      }(),
+      { slowReaderMs: 500 },
+    );
+    engine = stream.engine;
+    return stream.response;
   });
   try {
     const socket = await Deno.connect({ port: server.addr.port, hostname: "127.0.0.1" });

@@ -1,6 +1,6 @@
 /** An engine's Worker without an engine: one token a stream and step, at the step's pace. */
 import type { EngineStats } from "../../../runtime/engine/engine.ts";
-import type { RequestEvent, ToWorker } from "../../../runtime/engine/protocol.ts";
+import { packEvents, type RequestEvent, type ToWorker } from "../../../runtime/engine/protocol.ts";
 
 const { stepMs, ids, stats } = await new Promise<
   { stepMs: number; ids: Uint32Array; stats: EngineStats }
@@ -35,5 +35,7 @@ function step(): void {
     events.push({ id, event: { type: "done", reason: "length", timings } });
     streams.delete(id);
   }
-  if (events.length > 0) self.postMessage({ type: "step", events, stats });
+  if (events.length > 0) {
+    self.postMessage({ type: "step", events: packEvents(events), stats });
+  }
 }
