@@ -168,14 +168,9 @@ export class SupervisedEngine implements Engine {
     }
     if (message.type !== "step") return;
     this.#stats = message.stats;
-    const told = new Set<EventQueue>();
-    unpackEvents(message.events, (id, event) => {
-      const queue = this.#queues.get(id);
-      if (queue === undefined) return; // cancelled while the step ran
-      queue.push(event);
-      told.add(queue);
-    });
-    for (const queue of told) queue.wake();
+    unpackEvents(message.events, (id, event) => this.#queues.get(id)?.push(event));
+    // Afterwards, so that what a connection gets of a step is one write, whatever it reads.
+    for (const queue of [...this.#queues.values()]) queue.wake();
   }
 
   get #watchdogMs(): number {

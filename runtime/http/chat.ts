@@ -20,7 +20,7 @@ import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { type ChatLogprob, chatLogprobs } from "./logprobs.ts";
 import type { ChatRequest } from "./schema.ts";
-import { mapSource, mergeSources, type Source, startSource, valuesOf } from "./sources.ts";
+import { mergeSources, type Source, type StartedSource, startSource, valuesOf } from "./sources.ts";
 import { aroundHoles, HOLE, serverSentEvent, streamResponse } from "./stream.ts";
 
 /** One request on its way to an answer. */
@@ -37,12 +37,6 @@ interface ChatJob {
 }
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
-
-/** A part of one choice. */
-interface ChoiceEvent {
-  readonly index: number;
-  readonly event: TextEvent;
-}
 
 export function answerChat(deps: AppDependencies, http: Request): Promise<Response> {
   return answerWithin(deps, http, async (life) => {
@@ -89,8 +83,8 @@ async function whole(job: ChatJob): Promise<Response> {
     finish_reason: null as string | null,
   }));
   const ends: EndEvent[] = [];
-  for await (const { index, event } of valuesOf(allChoices(job), job.life)) {
-    const choice = choices[index]!;
+  for await (const event of valuesOf(allChoices(job), job.life)) {
+    const choice = choices[event.choice]!;
     if (event.type === "delta") {
       choice.message.content += event.text;
       if (event.call !== null) addPiece(choice.message, event.call);
@@ -132,18 +126,15 @@ async function streamed(job: ChatJob): Promise<Response> {
 }
 
 /** The events of all choices as they come; as many run at a time as there are slots. */
-function allChoices({ deps, life, options, requests }: ChatJob): Source<ChoiceEvent> {
-  const starts = requests.map((request, index) => () =>
-    mapSource(
-      generateText(deps, request, options, life),
-      (event): ChoiceEvent => ({ index, event }),
-    )
+function allChoices({ deps, life, options, requests }: ChatJob): Source<TextEvent> {
+  const starts = requests.map((request, choice) => () =>
+    generateText(deps, request, options, life, choice)
   );
   return starts.length === 1 ? starts[0]!() : mergeSources(starts, deps.engine.model.slots);
 }
 
 /** The chunks as events. */
-function* chatChunks(job: ChatJob, choices: Source<ChoiceEvent>): Source<string> {
+function* chatChunks(job: ChatJob, events: StartedSource<TextEvent>): Source<string> {
   const { fields, requests } = job;
   const usageWanted = fields.stream_options?.include_usage === true;
   const head = headOf(job, "chat.completion.chunk");
@@ -173,24 +164,21 @@ function* chatChunks(job: ChatJob, choices: Source<ChoiceEvent>): Source<string>
     yield serverSentEvent(chunk(index, { role: "assistant", content: "" }, [], null));
   }
   const ends: EndEvent[] = [];
-  for (const choice of choices) {
-    if (choice === null) {
+  for (const event of events) {
+    if (event === null) {
       yield null;
-      continue;
-    }
-    const { index, event } = choice;
-    if (event.type === "delta") {
-      const [before, after] = aroundText[index]!;
+    } else if (event.type === "delta") {
+      const around = aroundText[event.choice]!;
       yield event.call === null && fields.logprobs !== true
-        ? before + JSON.stringify(event.text) + after
-        : serverSentEvent(chunk(index, deltaOf(event), event.tokens, null));
+        ? around[0] + JSON.stringify(event.text) + around[1]
+        : serverSentEvent(chunk(event.choice, deltaOf(event), event.tokens, null));
     } else if (event.type === "progress") {
       const progress = progressOf(event, job.life.began);
-      yield serverSentEvent({ ...chunk(index, {}, [], null), ...progress });
+      yield serverSentEvent({ ...chunk(event.choice, {}, [], null), ...progress });
     } else if (event.type === "end") {
       ends.push(event);
       const { timings } = countsOf(job, ends);
-      const last = chunk(index, {}, [], reasonOf(event));
+      const last = chunk(event.choice, {}, [], reasonOf(event));
       yield serverSentEvent({ ...last, ...(timings && { timings }) });
     }
   }

@@ -22,7 +22,14 @@ import { answerJson } from "./json_answer.ts";
 import { answerWithin, estimateTokens, type Lifetime } from "./lifetime.ts";
 import { LegacyLogprobs } from "./logprobs.ts";
 import { type CompletionRequest, parseCompletionRequest } from "./schema.ts";
-import { mergeSources, type Source, startSource, valuesOf, waitFor } from "./sources.ts";
+import {
+  mergeSources,
+  type Source,
+  type StartedSource,
+  startSource,
+  valuesOf,
+  waitFor,
+} from "./sources.ts";
 import { aroundHoles, HOLE, serverSentEvent, streamResponse } from "./stream.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
@@ -141,7 +148,7 @@ async function streamed(job: CompletionJob): Promise<Response> {
 }
 
 /** The chunks as events. */
-function* completionChunks(job: CompletionJob, pieces: Source<Piece>): Source<string> {
+function* completionChunks(job: CompletionJob, pieces: StartedSource<Piece>): Source<string> {
   const usageWanted = job.fields.stream_options?.include_usage === true;
   const ends: EndEvent[] = [];
   const chunk = ({ index, text, logprobs, end }: Piece) => ({
@@ -160,8 +167,8 @@ function* completionChunks(job: CompletionJob, pieces: Source<Piece>): Source<st
     }
     const { index, text, logprobs, progress, end } = piece;
     if (logprobs === null && progress === undefined && end === null) {
-      const [before, after] = aroundText[index]!;
-      yield before + JSON.stringify(text) + after;
+      const around = aroundText[index]!;
+      yield around[0] + JSON.stringify(text) + around[1];
       continue;
     }
     if (end !== null) ends.push(end);

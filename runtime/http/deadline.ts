@@ -19,6 +19,10 @@ export class Deadline {
     if (this.#timer === undefined) this.#wait(this.#milliseconds);
   }
 
+  get isSet(): boolean {
+    return this.#at !== Infinity;
+  }
+
   lift(): void {
     this.#at = Infinity;
   }

@@ -42,12 +42,23 @@ export interface PlacedToken {
   readonly offset: number;
 }
 
+/** `choice`: which of an answer's choices it belongs to. */
 export type TextEvent =
-  | { readonly type: "prompt"; readonly logprobs: readonly TokenLogprob[] }
-  | { readonly type: "progress"; readonly processed: number; readonly total: number }
+  | {
+    readonly type: "prompt";
+    readonly choice: number;
+    readonly logprobs: readonly TokenLogprob[];
+  }
+  | {
+    readonly type: "progress";
+    readonly choice: number;
+    readonly processed: number;
+    readonly total: number;
+  }
   /** `tokens`: those taken since the last delta, in step with what the engine delivered. */
   | {
     readonly type: "delta";
+    readonly choice: number;
     readonly text: string;
     readonly call: CallPiece | null;
     readonly tokens: readonly PlacedToken[];
@@ -55,6 +66,7 @@ export type TextEvent =
   /** Always the last event. */
   | {
     readonly type: "end";
+    readonly choice: number;
     readonly reason: FinishReason;
     readonly completionTokens: number;
     /** Tool calls in the answer. */
@@ -149,6 +161,7 @@ export function* generateText(
   request: GenerateRequest,
   options: AnswerOptions,
   life: Lifetime,
+  choice = 0,
 ): Source<TextEvent> {
   const stopIds = new Set(request.stopIds);
   const events = deps.engine.generate(request, life.signal);
@@ -158,13 +171,13 @@ export function* generateText(
   let count = 0;
   const endOf = (reason: FinishReason, timings: Timings | null): TextEvent => {
     const { calls, stopped } = stream;
-    return { type: "end", reason, completionTokens: count, calls, stopped, timings };
+    return { type: "end", choice, reason, completionTokens: count, calls, stopped, timings };
   };
   try {
     while (true) {
       const event = events.take();
-      if (event === null || event.type === "prompt" || event.type === "progress") {
-        yield event;
+      if (event === null) {
+        yield null;
       } else if (event.type === "token") {
         count++;
         const { id, logprob } = event;
@@ -174,14 +187,16 @@ export function* generateText(
         const piece = stream.push(id);
         const isOver = stream.stopped !== null;
         if (piece.text === "" && piece.call === null && !isOver) continue;
-        yield { type: "delta", text: piece.text, call: piece.call, tokens };
+        yield { type: "delta", choice, text: piece.text, call: piece.call, tokens };
         tokens = [];
         if (isOver) return yield endOf("stop", null);
+      } else if (event.type !== "done") {
+        yield { ...event, choice };
       } else {
         const piece = stream.end();
         const reason = stream.stopped === null ? event.reason : "stop";
         if (piece.text !== "" || piece.call !== null || tokens.length > 0) {
-          yield { type: "delta", ...piece, tokens };
+          yield { type: "delta", choice, ...piece, tokens };
         }
         return yield endOf(reason, event.timings);
       }

@@ -8,7 +8,7 @@ import { type AppDependencies, generateText, responseId, type TextEvent } from "
 import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { toChatBody } from "./messages_schema.ts";
-import { mapSource, type Source, startSource, valuesOf } from "./sources.ts";
+import { type Source, type StartedSource, startSource, valuesOf } from "./sources.ts";
 import { namedEvent, type StreamFormat, streamResponse } from "./stream.ts";
 import { parsedArguments } from "./tools.ts";
 
@@ -99,24 +99,27 @@ async function streamed(job: MessagesJob): Promise<Response> {
   const { deps, request, options, life } = job;
   const texts = generateText(deps, request, options, life);
   const started = await startSource(texts, life, STREAM_STATUS_WAIT_MS);
-  const events = mapSource(messageEvents(job, started), namedEvent);
-  return streamResponse(events, texts, life, { format: EVENTS });
+  return streamResponse(messageEvents(job, started), texts, life, { format: EVENTS });
 }
 
-function* messageEvents(job: MessagesJob, texts: Source<TextEvent>): Source<JsonObject> {
-  yield { type: "message_start", message: { ...messageOf(job, null), content: [] } };
+function* messageEvents(job: MessagesJob, texts: StartedSource<TextEvent>): Source<string> {
+  yield namedEvent({ type: "message_start", message: { ...messageOf(job, null), content: [] } });
   const blocks = new BlockWriter();
   for (const event of texts) {
     if (event === null) {
       yield null;
     } else if (event.type === "delta") {
-      if (event.text !== "") yield* blocks.text(event.text);
-      if (event.call !== null) yield* blocks.call(event.call);
+      if (event.text !== "") {
+        for (const value of blocks.text(event.text)) yield namedEvent(value);
+      }
+      if (event.call !== null) {
+        for (const value of blocks.call(event.call)) yield namedEvent(value);
+      }
     } else if (event.type === "end") {
-      yield* blocks.end();
+      for (const value of blocks.end()) yield namedEvent(value);
       const { stop_reason, stop_sequence, usage } = messageOf(job, event);
-      yield { type: "message_delta", delta: { stop_reason, stop_sequence }, usage };
-      yield { type: "message_stop" };
+      yield namedEvent({ type: "message_delta", delta: { stop_reason, stop_sequence }, usage });
+      yield namedEvent({ type: "message_stop" });
     }
   }
 }

@@ -19,7 +19,7 @@ import {
   readOllamaGenerate,
   readOllamaShow,
 } from "./ollama_schema.ts";
-import { type Source, startSource, valuesOf } from "./sources.ts";
+import { type Source, type StartedSource, startSource, valuesOf } from "./sources.ts";
 import { type StreamFormat, streamResponse } from "./stream.ts";
 import { parsedArguments } from "./tools.ts";
 
@@ -93,7 +93,7 @@ async function streamed(job: OllamaJob): Promise<Response> {
   return streamResponse(lines(job, started), texts, life, { format: LINES });
 }
 
-function* lines(job: OllamaJob, texts: Source<TextEvent>): Source<string> {
+function* lines(job: OllamaJob, texts: StartedSource<TextEvent>): Source<string> {
   const { deps, around } = job;
   const calls = new CallList();
   for (const event of texts) {

@@ -15,7 +15,7 @@ import { answerJson } from "./json_answer.ts";
 import { answerWithin, type Lifetime } from "./lifetime.ts";
 import { type ChatLogprob, chatLogprobs } from "./logprobs.ts";
 import { readResponsesBody, type ResponseFields } from "./responses_schema.ts";
-import { mapSource, type Source, startSource, valuesOf } from "./sources.ts";
+import { type Source, type StartedSource, startSource, valuesOf } from "./sources.ts";
 import { namedEvent, type StreamFormat, streamResponse } from "./stream.ts";
 
 type EndEvent = Extract<TextEvent, { type: "end" }>;
@@ -77,24 +77,27 @@ async function streamed(job: ResponseJob): Promise<Response> {
     end: "",
     keepAlive: ": keep-alive\n\n",
   };
-  const events = mapSource(responseEvents(job, started), write);
-  return streamResponse(events, texts, job.life, { format });
+  return streamResponse(responseEvents(job, started, write), texts, job.life, { format });
 }
 
-function* responseEvents(job: ResponseJob, texts: Source<TextEvent>): Source<JsonObject> {
+function* responseEvents(
+  job: ResponseJob,
+  texts: StartedSource<TextEvent>,
+  write: (value: JsonObject) => string,
+): Source<string> {
   const begun = responseOf(job, [], null);
-  yield { type: "response.created", response: begun };
-  yield { type: "response.in_progress", response: begun };
+  yield write({ type: "response.created", response: begun });
+  yield write({ type: "response.in_progress", response: begun });
   const items = new ItemWriter(job);
   for (const event of texts) {
     if (event === null) {
       yield null;
     } else if (event.type === "delta") {
-      yield* items.delta(event);
+      for (const value of items.delta(event)) yield write(value);
     } else if (event.type === "end") {
-      yield* items.end(event);
+      for (const value of items.end(event)) yield write(value);
       const response = responseOf(job, items.output, event);
-      yield { type: `response.${response.status}`, response };
+      yield write({ type: `response.${response.status}`, response });
     }
   }
 }

@@ -7,6 +7,9 @@ import type { Lifetime } from "./lifetime.ts";
 
 export type Source<T> = Generator<T | null, void>;
 
+/** A source that was started. */
+export type StartedSource<T> = IteratorObject<T | null, void>;
+
 /** The source's values for a reader that waits for each. */
 export async function* valuesOf<T>(source: Source<T>, life: Lifetime): AsyncGenerator<T> {
   for (const value of source) {
@@ -35,7 +38,7 @@ export async function startSource<T>(
   source: Source<T>,
   life: Lifetime,
   milliseconds: number,
-): Promise<Source<T>> {
+): Promise<StartedSource<T>> {
   let isLate = false;
   const timer = setTimeout(() => {
     isLate = true;
@@ -47,17 +50,32 @@ export async function startSource<T>(
       await life.woken();
       first = source.next();
     }
-    return resume(source, first);
+    return new ResumedSource(source, first);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** The source from `first` on. */
-function* resume<T>(source: Source<T>, first: IteratorResult<T | null, void>): Source<T> {
-  if (first.done === true) return;
-  yield first.value;
-  yield* source;
+/** The source from `first` on. No generator: it would cost each token a turn more. */
+class ResumedSource<T> extends Iterator<T | null, void> {
+  readonly #source: Source<T>;
+  #first: IteratorResult<T | null, void> | null;
+
+  constructor(source: Source<T>, first: IteratorResult<T | null, void>) {
+    super();
+    this.#source = source;
+    this.#first = first;
+  }
+
+  override next(): IteratorResult<T | null, void> {
+    const next = this.#first ?? this.#source.next();
+    this.#first = null;
+    return next;
+  }
+
+  override return(): IteratorResult<T | null, void> {
+    return this.#source.return();
+  }
 }
 
 /**
@@ -86,9 +104,4 @@ export function* mergeSources<T>(
   } finally {
     for (const source of open) source.return();
   }
-}
-
-/** The source with each value changed. */
-export function* mapSource<T, U>(source: Source<T>, change: (value: T) => U): Source<U> {
-  for (const value of source) yield value === null ? null : change(value);
 }

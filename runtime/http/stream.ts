@@ -92,6 +92,8 @@ class EventWriter implements UnderlyingDefaultSource<Uint8Array> {
   /** Whether the connection waits for a write. */
   #isWanted = false;
   #isOpen = true;
+  /** Whether the events had nothing when last asked and have not told of any since. */
+  #isDry = false;
 
   constructor(
     events: Source<string>,
@@ -107,7 +109,10 @@ class EventWriter implements UnderlyingDefaultSource<Uint8Array> {
     this.#format = format;
     this.#silence = new Deadline(keepAliveMs, () => this.#send(format.keepAlive));
     this.#slowness = new Deadline(slowReaderMs, () => this.#cutOff(slowReaderMs));
-    life.wake = () => this.#write();
+    life.wake = () => {
+      this.#isDry = false;
+      if (this.#isOpen && this.#isWanted) this.#write();
+    };
   }
 
   start(controller: ReadableStreamDefaultController<Uint8Array>): void {
@@ -115,9 +120,11 @@ class EventWriter implements UnderlyingDefaultSource<Uint8Array> {
   }
 
   pull(): void {
+    if (!this.#isOpen) return;
     this.#slowness.lift();
     this.#isWanted = true;
-    this.#write();
+    if (this.#isDry) this.#waitInSilence();
+    else this.#write();
   }
 
   cancel(): void {
@@ -125,14 +132,16 @@ class EventWriter implements UnderlyingDefaultSource<Uint8Array> {
   }
 
   #write(): void {
-    if (!this.#isWanted || !this.#isOpen) return;
     let text = "";
     let isLast = false;
     try {
       while (!isLast && text.length < STREAM_WRITE_CHARACTERS) {
         const { done, value } = this.#events.next();
-        if (done === true) isLast = true;
-        else if (value === null) break;
+        if (value === null) {
+          this.#isDry = true;
+          break;
+        }
+        isLast = done === true;
         text += done === true ? this.#format.end : value;
       }
     } catch (error) {
@@ -141,7 +150,12 @@ class EventWriter implements UnderlyingDefaultSource<Uint8Array> {
     }
     if (isLast) this.#end(text);
     else if (text !== "") this.#send(text);
-    else if (this.#format.keepAlive !== "") this.#silence.set();
+    else this.#waitInSilence();
+  }
+
+  /** Begins with the first wait after a write: what is woken in vain was silent too. */
+  #waitInSilence(): void {
+    if (this.#format.keepAlive !== "" && !this.#silence.isSet) this.#silence.set();
   }
 
   #send(text: string): void {

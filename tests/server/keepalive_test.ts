@@ -58,3 +58,14 @@ Deno.test("keep-alive: comments stop when the client leaves", async () => {
   await reader.cancel();
   equal((await reader.read()).done, true);
 });
+
+Deno.test("keep-alive: a source that is woken in vain is silent", async () => {
+  const writes = await writesOf(
+    function* () {
+      for (let count = 0; count < 22; count++) yield pause(5);
+      yield 1;
+    }(),
+    20,
+  );
+  ok(writes.filter((text) => text === COMMENT).length >= 2, `${writes}`);
+});

@@ -1,5 +1,6 @@
 /** The stream writer by itself: what goes out together, what is held, and how streams end. */
 import { deepEqual, equal, match, ok } from "node:assert/strict";
+import type { GenerateRequest } from "../../runtime/engine/engine.ts";
 import { EventQueue } from "../../runtime/engine/event_queue.ts";
 import { EngineError } from "../../runtime/errors.ts";
 import type { StreamOptions } from "../../runtime/http/stream.ts";
@@ -48,30 +49,42 @@ Deno.test("stream: tokens that are ready together are one write, through both ro
   }
 });
 
-/** Gives the tokens of each step to its queue at once, as the Worker's messages do. */
+const WORD = tinyTokenizer.encode("word")[0]!;
+
+/** Gives the tokens of each step to all queues at once, as the Worker's messages do. */
 class SteppingEngine extends FakeEngine {
   readonly tokensPerStep = 5;
   readonly steps = 6;
+  readonly #queues = new Map<EventQueue, number>();
+  #timer: ReturnType<typeof setInterval> | undefined;
 
-  override generate(): EventQueue {
-    const [id] = tinyTokenizer.encode("word");
-    let step = 0;
-    const timer = setInterval(() => {
-      for (let at = 0; at < this.tokensPerStep; at++) {
-        queue.push({ type: "token", id: id!, logprob: null });
-      }
-      if (++step === this.steps) {
-        clearInterval(timer);
-        queue.push({
-          type: "done",
-          reason: "length",
-          timings: { queuedMs: 0, prefillMs: 0, decodeMs: 0 },
-        });
-      }
-      queue.wake();
-    }, 15);
-    const queue = new EventQueue({ onPause() {}, onStop() {}, onEnd: () => clearInterval(timer) });
+  override generate(_request: GenerateRequest, signal?: AbortSignal): EventQueue {
+    const queue: EventQueue = new EventQueue({
+      signal,
+      onPause() {},
+      onStop: () => this.aborted++,
+      onEnd: () => {
+        this.#queues.delete(queue);
+        if (this.#queues.size === 0) clearInterval(this.#timer);
+      },
+    });
+    if (this.#queues.size === 0) this.#timer = setInterval(() => this.#step(), 15);
+    this.#queues.set(queue, 0);
     return queue;
+  }
+
+  #step(): void {
+    const queues = [...this.#queues];
+    for (const [queue, steps] of queues) {
+      for (let at = 0; at < this.tokensPerStep; at++) {
+        queue.push({ type: "token", id: WORD, logprob: null });
+      }
+      this.#queues.set(queue, steps + 1);
+      if (steps + 1 < this.steps) continue;
+      const timings = { queuedMs: 0, prefillMs: 0, decodeMs: 0 };
+      queue.push({ type: "done", reason: "length", timings });
+    }
+    for (const [queue] of queues) queue.wake();
   }
 }
 
@@ -95,6 +108,65 @@ Deno.test("stream: what a connection gets of one step is one write, in every dia
     deepEqual(own, new Array(own.length).fill(engine.tokensPerStep), path);
     ok(writes.length <= engine.steps + 2, `${path}: ${writes.length} writes`);
   }
+});
+
+Deno.test("stream: the choices of one answer share the write of a step", async () => {
+  const messages = [{ role: "user", content: "x" }];
+  const bodies = {
+    "/v1/chat/completions": { messages, n: 3, stream: true },
+    "/v1/completions": { prompt: ["x", "y", "z"], stream: true },
+  };
+  for (const [path, body] of Object.entries(bodies)) {
+    const engine = new SteppingEngine();
+    const response = await post(appOver(engine), path, body);
+    const writes: string[] = [];
+    for await (const bytes of response.body!) writes.push(new TextDecoder().decode(bytes));
+    const tokens = writes.map((text) => text.split("word").length - 1).filter((count) => count > 0);
+    deepEqual(tokens, new Array(engine.steps).fill(3 * engine.tokensPerStep), path);
+    match(writes.at(-1)!, /word.*data: \[DONE\]\n\n$/s, "the end goes out with the last token");
+  }
+});
+
+Deno.test("stream: a client that leaves between two steps ends all its choices", async () => {
+  const engine = new SteppingEngine();
+  const body = { prompt: ["x", "y", "z"], stream: true };
+  const response = await post(appOver(engine), "/v1/completions", body);
+  const reader = response.body!.getReader();
+  while (!(await read(reader))!.includes("word"));
+  await reader.cancel();
+  deepEqual([engine.aborted, engine.places], [3, 0]);
+});
+
+Deno.test("stream: reads that wait together get one write each, and the end once", async () => {
+  const { reader } = open(function* () {
+    yield 1;
+    yield pause(5);
+    yield 2;
+  }());
+  const reads = [read(reader), read(reader), read(reader), read(reader)];
+  deepEqual(await Promise.all(reads), [
+    "data: 1\n\n",
+    "data: 2\n\ndata: [DONE]\n\n",
+    null,
+    null,
+  ]);
+});
+
+Deno.test("stream: writes that wait at once keep their own bytes", async () => {
+  const texts = ["plain", "für 漢字 🦜", "x".repeat(30_000), "\u0000\ud800"];
+  const streams = Array.from({ length: 200 }, (_, index) => {
+    const text = `${texts[index % texts.length]}${index}`;
+    const { reader } = open(function* () {
+      yield text;
+    }());
+    return { text, reader };
+  });
+  // All are read before the first is looked at.
+  const written = await Promise.all(streams.map(({ reader }) => reader.read()));
+  written.forEach(({ value }, index) => {
+    const data = new TextDecoder().decode(value).split("\n\n")[0]!;
+    equal(JSON.parse(data.slice("data: ".length)), streams[index]!.text);
+  });
 });
 
 Deno.test("stream: one write is bounded, and one value more is taken from the source", async () => {
