@@ -3,7 +3,14 @@ import type { Engine } from "../engine/engine.ts";
 import { byteText } from "../weights/progress.ts";
 import { measureDecode, measurePrefill } from "./bench_engine.ts";
 import { measureSampler, measureTokenizer, SAMPLER_LOGITS } from "./bench_text.ts";
-import { asksForSteps, benchSteps, type StepBenchOptions } from "./bench_steps.ts";
+import {
+  asksForSteps,
+  benchSteps,
+  measureSteps,
+  type StepBenchOptions,
+  type StepBenchReport,
+  stepText,
+} from "./bench_steps.ts";
 import { openModel } from "./open_model.ts";
 
 export interface BenchOptions extends StepBenchOptions {
@@ -30,7 +37,12 @@ export interface BenchReport {
   readonly tokenizerMegabytesPerSecond: number;
   /** One draw over SAMPLER_LOGITS logits. */
   readonly samplerMicroseconds: number;
+  /** Steps of the device alone with their kernels; null on the cpu device. */
+  readonly steps: StepBenchReport | null;
 }
+
+/** Of those: what a first look needs. */
+const STEPS = { contexts: [1_024], batches: [1, 8], prefills: [512] };
 
 const RUNS = 3;
 const FULL_RUNS = 9;
@@ -39,14 +51,23 @@ const BATCH = 8;
 /** Prints a table, or one JSON object. Throws what openModel throws. */
 export async function bench(options: BenchOptions): Promise<void> {
   if (asksForSteps(options)) return await benchSteps(options);
+  const engineReport = await benchEngine(options);
+  const { device } = engineReport;
+  const steps = device === "webgpu" ? await measureSteps({ ...options, ...STEPS, device }) : null;
+  const report: BenchReport = { ...engineReport, steps };
+  console.log(options.json === true ? JSON.stringify(report) : tableText(report));
+}
+
+type EngineReport = Omit<BenchReport, "steps">;
+
+async function benchEngine(options: BenchOptions): Promise<EngineReport> {
   const { engine, tokenizer } = await openModel({ ...options, slots: BATCH });
   try {
     const runs = options.full === true ? FULL_RUNS : RUNS;
-    const report = await measure(engine, runs, {
+    return await measure(engine, runs, {
       tokenizerMegabytesPerSecond: measureTokenizer(tokenizer, runs),
       samplerMicroseconds: measureSampler(runs),
     });
-    console.log(options.json === true ? JSON.stringify(report) : tableText(report));
   } finally {
     await engine.close();
   }
@@ -56,7 +77,7 @@ async function measure(
   engine: Engine,
   runs: number,
   text: Pick<BenchReport, "tokenizerMegabytesPerSecond" | "samplerMicroseconds">,
-): Promise<BenchReport> {
+): Promise<EngineReport> {
   const { model } = engine;
   const short = await measurePrefill(engine, 128, runs);
   const long = await measurePrefill(engine, 1024, runs);
@@ -98,7 +119,11 @@ function tableText(report: BenchReport): string {
       numberText(report.samplerMicroseconds, "us"),
     ],
   ];
-  return rows.map(([name, value]) => `${name.padEnd(26)}${value}`).join("\n");
+  const lines = rows.map(([name, value]) => `${name.padEnd(26)}${value}`);
+  const steps = report.steps === null
+    ? []
+    : ["", "the device's steps alone", stepText(report.steps)];
+  return [...lines, ...steps].join("\n");
 }
 
 function numberText(value: number | null, unit: string): string {

@@ -6,8 +6,10 @@
 import { openDevice } from "../engine/devices.ts";
 import { pageBytes, slotBytes, stepRows } from "../engine/capacity.ts";
 import { BENCH_CPU_POOL_BYTES_MAX, PAGE_TOKENS } from "../limits.ts";
-import type { Device, DispatchTime, LogitRow, ModelShape, StepPlan } from "../model/device.ts";
+import type { Device, LogitRow, ModelShape, StepPlan, TensorSpec } from "../model/device.ts";
 import { startStep } from "../model/kimi_linear.ts";
+import { type KernelTime, kernelTimes, type Peak } from "./bench_kernels.ts";
+import { kernelWork } from "./bench_work.ts";
 import { randomIntegers } from "./statistics.ts";
 
 /** What is to be measured. */
@@ -38,13 +40,6 @@ export interface DecodeSpeed {
   readonly kernels: readonly KernelTime[];
 }
 
-/** All dispatches of one kernel in a step. */
-export interface KernelTime {
-  readonly kernel: string;
-  readonly dispatches: number;
-  readonly microseconds: number;
-}
-
 export interface PrefillSpeed {
   readonly tokens: number;
   /** Of the last step, as for decode. */
@@ -56,6 +51,8 @@ export interface PrefillSpeed {
 export interface DeviceBenchReport {
   readonly device: string;
   readonly adapter: string;
+  /** What the adapter reaches at most; null on the cpu device and without timestamps. */
+  readonly peak: Peak | null;
   readonly loadSeconds: number;
   /** Bytes that reached the device a second. */
   readonly loadBytesPerSecond: number;
@@ -70,6 +67,8 @@ export interface DeviceBenchReport {
 /** A model that can be brought to a device. */
 export interface BenchModel {
   readonly shape: ModelShape;
+  /** Its weights, as the device holds them. */
+  readonly specs: readonly TensorSpec[];
   /** Resolves with the bytes written. */
   load(device: Device): Promise<number>;
 }
@@ -77,6 +76,8 @@ export interface BenchModel {
 const WARM_STEPS = 3;
 const LEAST_STEPS = 8;
 const LATENT_FORMAT = "f16";
+/** Of an element of that. */
+const LATENT_BYTES = 2;
 
 /** Opens a device, loads the model and measures. Throws what the device throws. */
 export async function benchDevice(
@@ -87,10 +88,11 @@ export async function benchDevice(
   const { shape } = model;
   const device = await openDevice(choice, shape);
   try {
+    const peak = device.kind === "webgpu" ? await measurePeak() : null;
     const began = performance.now();
     const weightBytes = await model.load(device);
     const loadSeconds = (performance.now() - began) / 1_000;
-    const runner = new StepRunner(device, shape, plan);
+    const runner = new StepRunner(device, model, plan, peak);
     const configured = performance.now();
     await runner.configure();
     const configureSeconds = (performance.now() - configured) / 1_000;
@@ -103,6 +105,7 @@ export async function benchDevice(
     return {
       device: device.kind,
       adapter: device.description,
+      peak,
       loadSeconds,
       loadBytesPerSecond: weightBytes / loadSeconds,
       configureSeconds,
@@ -116,17 +119,9 @@ export async function benchDevice(
   }
 }
 
-/** Sums by kernel, the longest first. */
-function kernelTimes(times: readonly DispatchTime[] | null): KernelTime[] {
-  const sums = new Map<string, { dispatches: number; microseconds: number }>();
-  for (const { kernel, nanoseconds } of times ?? []) {
-    const sum = sums.get(kernel) ?? { dispatches: 0, microseconds: 0 };
-    sums.set(kernel, sum);
-    sum.dispatches++;
-    sum.microseconds += nanoseconds / 1_000;
-  }
-  return [...sums].map(([kernel, sum]) => ({ kernel, ...sum }))
-    .sort((a, b) => b.microseconds - a.microseconds);
+async function measurePeak(): Promise<Peak | null> {
+  const { measureAdapterPeak } = await import("../../kernels/peak.ts");
+  return await measureAdapterPeak();
 }
 
 /** Slots and pages that `tokens` positions of `sequences` sequences take. */
@@ -139,12 +134,16 @@ type Pools = ReturnType<typeof poolsOf>;
 class StepRunner {
   readonly #rows: number;
   #tokens: Uint32Array;
+  private readonly shape: ModelShape;
 
   constructor(
     private readonly device: Device,
-    private readonly shape: ModelShape,
+    private readonly model: BenchModel,
     private readonly plan: DeviceBenchPlan,
+    private readonly peak: Peak | null,
   ) {
+    const { shape } = model;
+    this.shape = shape;
     this.#rows = Math.max(stepRows(device), ...plan.batches);
     this.#tokens = Uint32Array.from(randomIntegers(1, shape.vocabularySize, this.#rows));
   }
@@ -205,12 +204,33 @@ class StepRunner {
     return { context, batch, tokensPerSecond, stepMs, dispatchesPerStep, cacheBytes, kernels };
   }
 
+  /** A step's kernels one by one, with the work of the experts that it chooses. */
   async #timeKernels(plan: StepPlan): Promise<KernelTime[]> {
-    return kernelTimes(
-      await this.device.timeDispatches(async () => {
-        await startStep(this.device, this.shape, plan).result();
-      }),
+    const { device, shape, model: { specs } } = this;
+    await device.takeExpertUse();
+    const times = await device.timeDispatches(async () => {
+      await startStep(device, shape, plan).result();
+    });
+    if (times === null) return [];
+    const { expertCount } = shape.moe;
+    const use = await device.takeExpertUse();
+    const chosenExperts = Array.from(
+      { length: use.length / expertCount },
+      (_, layer) => {
+        return use.subarray(layer * expertCount, (layer + 1) * expertCount)
+          .filter((rows) => rows > 0).length;
+      },
     );
+    const work = kernelWork({
+      shape,
+      specs,
+      sequences: plan.sequences,
+      logitRows: plan.logits.length,
+      chosenExperts,
+      latentBytes: LATENT_BYTES,
+      kernels: new Set(times.map(({ kernel }) => kernel)),
+    });
+    return kernelTimes(times, work, this.peak);
   }
 
   /** Whole prompts in steps of as many rows as the engine's, repeated. */

@@ -1,12 +1,11 @@
 /** `kedge bench` of the device alone: any context and batch, and beside full attention. */
 import { UsageError } from "../errors.ts";
+import { chooseWeights } from "../engine/weight_choice.ts";
 import { BENCH_POOL_BYTES_DEFAULT } from "../limits.ts";
 import type { ModelShape } from "../model/device.ts";
 import { loadWeights, openModelFolder } from "../weights/model_folder.ts";
-import { expectedWeights } from "../weights/names.ts";
 import { byteText } from "../weights/progress.ts";
-import { residentBytes, residentWeights, type WeightChoice } from "../weights/resident.ts";
-import { syntheticSpec } from "../weights/synthetic.ts";
+import { residentBytes, type WeightChoice } from "../weights/resident.ts";
 import {
   benchDevice,
   type BenchModel,
@@ -14,6 +13,8 @@ import {
   type DeviceBenchReport,
 } from "./bench_device.ts";
 import { fullAttention, readShape, syntheticModel } from "./bench_synthetic.ts";
+import { kernelLines, type KernelTime, peakText } from "./bench_kernels.ts";
+import { rounded } from "./statistics.ts";
 import { EMBEDDED_MODEL, type ModelOptions } from "./open_model.ts";
 
 export interface StepBenchOptions extends ModelOptions {
@@ -36,7 +37,7 @@ const PREFILLS = [512, 2 * K];
 const SECONDS = 1;
 
 /** A model's step times, as printed with --json. */
-interface StepBenchReport extends DeviceBenchReport {
+export interface StepBenchReport extends DeviceBenchReport {
   readonly model: string;
   readonly weights: string;
 }
@@ -51,8 +52,14 @@ export function asksForSteps(options: StepBenchOptions): boolean {
 /** Prints a table, or one JSON object. */
 export async function benchSteps(options: StepBenchOptions): Promise<void> {
   if (options.againstFullAttention === true) return await compareAttention(options);
+  const report = await measureSteps(options);
+  console.log(options.json === true ? JSON.stringify(report) : stepText(report));
+}
+
+/** Measures what is asked for, else the usual steps. Throws what the device throws. */
+export async function measureSteps(options: StepBenchOptions): Promise<StepBenchReport> {
   const { model, name, weights, weightBytes } = await chooseModel(options);
-  const report: StepBenchReport = {
+  return {
     model: name,
     weights,
     ...await benchDevice(options.device, model, {
@@ -63,7 +70,6 @@ export async function benchSteps(options: StepBenchOptions): Promise<void> {
       poolBytes: poolBytes(options, weightBytes),
     }),
   };
-  console.log(options.json === true ? JSON.stringify(report) : tableText(report));
 }
 
 interface ChosenModel {
@@ -81,18 +87,24 @@ async function chooseModel(options: StepBenchOptions): Promise<ChosenModel> {
     return synthesize(readShape("--synthetic", synthetic), `synthetic ${synthetic}`, choice);
   }
   const folder = await openModelFolder(options.model ?? EMBEDDED_MODEL);
-  const resident = residentWeights(folder.tensors.weights, weights ?? "file");
-  const weightBytes = resident.reduce((sum, { spec }) => sum + residentBytes(spec), 0);
+  const { shape } = folder.config;
+  const chosen = chooseWeights(folder.tensors.weights, weights, shape, {
+    slots: 1,
+    contextTokens: 1,
+    latentFormat: "f16",
+    memoryBytes: options.memory,
+    deviceKind: options.device === "cpu" ? "cpu" : "webgpu",
+  });
   const load: BenchModel["load"] = async (device) =>
-    (await loadWeights(folder, device, () => {}, resident)).bytes;
-  const model = { shape: folder.config.shape, load };
-  return { model, name: folder.id, weights: weights ?? "as in the file", weightBytes };
+    (await loadWeights(folder, device, () => {}, chosen.weights)).bytes;
+  const model = { shape, specs: chosen.weights.map(({ spec }) => spec), load };
+  return { model, name: folder.id, weights: chosen.name, weightBytes: chosen.bytes };
 }
 
 function synthesize(shape: ModelShape, name: string, weights: WeightChoice): ChosenModel {
-  const weightBytes = expectedWeights(shape)
-    .reduce((sum, expected) => sum + residentBytes(syntheticSpec(expected, weights)), 0);
-  return { model: syntheticModel(shape, weights), name, weights, weightBytes };
+  const model = syntheticModel(shape, weights);
+  const weightBytes = model.specs.reduce((sum, spec) => sum + residentBytes(spec), 0);
+  return { model, name, weights, weightBytes };
 }
 
 /** Share of a budget kept for the buffers of a step. */
@@ -152,24 +164,47 @@ async function compareAttention(options: StepBenchOptions): Promise<void> {
 
 const NO_ROOM = "does not fit";
 
-function tableText(report: StepBenchReport): string {
+/** A table of all steps, then one of each step's kernels. */
+export function stepText(report: StepBenchReport): string {
   const rate = byteText(report.loadBytesPerSecond);
   const rows: [string, string][] = [
     ["device", `${report.device}: ${report.adapter}`],
+    ...(report.peak === null ? [] : [["peak", peakText(report.peak)] as [string, string]]),
     ["model", `${report.model}, weights ${report.weights}, ${byteText(report.weightBytes)}`],
     ["load", `${report.loadSeconds.toFixed(2)} s, ${rate}/s`],
     ["shaders and pools", `${report.configureSeconds.toFixed(2)} s`],
     ["on the device", byteText(report.deviceBytes)],
     ...report.decode.map((speed): [string, string] => [
-      `decode, ${speed.context.toLocaleString("en")} before, batch ${speed.batch}`,
+      decodeName(speed),
       decodeText(speed),
     ]),
     ...report.prefill.map(({ tokens, tokensPerSecond }): [string, string] => [
-      `prefill, ${tokens.toLocaleString("en")} tokens`,
+      prefillName(tokens),
       tokensPerSecond === null ? NO_ROOM : `${rounded(tokensPerSecond)} tokens/s`,
     ]),
   ];
-  return rows.map(([name, value]) => `${name.padEnd(34)}${value}`).join("\n");
+  return [...rows.map(([name, value]) => `${name.padEnd(34)}${value}`), ...kernelTables(report)]
+    .join("\n");
+}
+
+/** The kernels of every step that was measured, where the device can time them. */
+function kernelTables({ decode, prefill }: DeviceBenchReport): string[] {
+  const table = (name: string, kernels: readonly KernelTime[]) =>
+    kernels.length === 0 ? [] : ["", `${name}: each kernel by itself`, ...kernelLines(kernels)];
+  return [
+    ...decode.flatMap((speed) => table(decodeName(speed), speed.kernels)),
+    ...prefill.flatMap(({ tokens, kernels }) =>
+      table(`${prefillName(tokens)}, the last step`, kernels)
+    ),
+  ];
+}
+
+function decodeName({ context, batch }: DecodeSpeed): string {
+  return `decode, ${context.toLocaleString("en")} before, batch ${batch}`;
+}
+
+function prefillName(tokens: number): string {
+  return `prefill, ${tokens.toLocaleString("en")} tokens`;
 }
 
 function decodeText({ tokensPerSecond, stepMs, dispatchesPerStep, cacheBytes }: DecodeSpeed) {
@@ -196,8 +231,4 @@ function comparisonText(
   ]);
   const lines = [head, ...rows].map((cells) => cells.map((cell) => cell.padStart(13)).join(""));
   return [`${report.adapter}, ${report.model}, weights ${report.weights}`, ...lines].join("\n");
-}
-
-function rounded(value: number): string {
-  return (value >= 100 ? Math.round(value) : Number(value.toFixed(1))).toLocaleString("en");
 }

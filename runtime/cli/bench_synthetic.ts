@@ -4,8 +4,9 @@ import { MAX_CONFIG_FILE_BYTES, SYNTH_SKEW_DEFAULT } from "../limits.ts";
 import { parseJson } from "../json_text.ts";
 import { parseModelConfig } from "../model/config.ts";
 import type { ModelShape } from "../model/device.ts";
+import { expectedWeights } from "../weights/names.ts";
 import type { WeightChoice } from "../weights/resident.ts";
-import { loadSynthetic } from "../weights/synthetic.ts";
+import { loadSynthetic, syntheticSpec } from "../weights/synthetic.ts";
 import type { BenchModel } from "./bench_device.ts";
 
 const SEED = 1;
@@ -38,8 +39,10 @@ export function readShape(flag: string, name: string): ModelShape {
 
 /** A model of random weights that are written straight to the device. */
 export function syntheticModel(shape: ModelShape, weights: WeightChoice): BenchModel {
+  const specs = expectedWeights(shape).map((expected) => syntheticSpec(expected, weights));
   return {
     shape,
+    specs,
     load: (device) =>
       Promise.resolve(
         loadSynthetic(shape, weights, { seed: SEED, skew: SYNTH_SKEW_DEFAULT }, device),

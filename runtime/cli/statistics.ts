@@ -17,3 +17,8 @@ export function randomIntegers(seed: number, bound: number, count: number): numb
     return Math.floor(state / 2 ** 32 * bound);
   });
 }
+
+/** A number as text: whole from 100 on, else with one decimal at most. */
+export function rounded(value: number): string {
+  return (value >= 100 ? Math.round(value) : Number(value.toFixed(1))).toLocaleString("en");
+}
