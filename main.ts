@@ -193,7 +193,7 @@ function addBench(program: Command): void {
         .argParser(wholeNumbers(0, MAX_CONTEXT_TOKENS)),
     )
     .addOption(
-      new Option("--batches <counts>", "decode so many sequences at once each, as 1,8,32")
+      new Option("--batches <counts>", "decode so many sequences at once each, as 1,8,64")
         .argParser(wholeNumbers(1, BENCH_BATCH_MAX)),
     )
     .addOption(

@@ -32,7 +32,7 @@ export interface StepBenchOptions extends ModelOptions {
 const K = 1_024;
 const CONTEXTS = [4 * K];
 const COMPARED_CONTEXTS = [4 * K, 32 * K, 128 * K, 512 * K, 1_024 * K];
-const BATCHES = [1, 8];
+const BATCHES = [1, 8, 32, 64];
 const PREFILLS = [512, 2 * K];
 const SECONDS = 1;
 
