@@ -4,6 +4,15 @@
  *
  * usage: deno run tests/bench/attention_plot.ts < measured.json > plot.svg
  */
+
+/** What is drawn of the measured JSON. */
+export interface Comparison {
+  readonly model: string;
+  readonly weights: string;
+  readonly adapter: string;
+  readonly contexts: readonly Point[];
+}
+
 interface Point {
   readonly context: number;
   readonly hybridMs: number | null;
@@ -66,7 +75,13 @@ function plot(title: string, points: readonly Point[]): string {
     ].join("\n") + "</svg>\n";
 }
 
-const report = await new Response(Deno.stdin.readable).json();
-const title = `ms a token, batch 1: ${report.model}, ${report.weights}, ${report.adapter}`;
-const escaped = title.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-Deno.stdout.writeSync(new TextEncoder().encode(plot(escaped, report.contexts)));
+/** The picture as SVG. */
+export function attentionPlot({ model, weights, adapter, contexts }: Comparison): string {
+  const title = `ms a token, batch 1: ${model}, ${weights}, ${adapter}`;
+  return plot(title.replaceAll("&", "&amp;").replaceAll("<", "&lt;"), contexts);
+}
+
+if (import.meta.main) {
+  const report: Comparison = await new Response(Deno.stdin.readable).json();
+  Deno.stdout.writeSync(new TextEncoder().encode(attentionPlot(report)));
+}
