@@ -4,7 +4,7 @@ import { DecodeBlocks } from "./decode.ts";
 import { decodeFit } from "./decode_fit.ts";
 import { Embedding } from "./embedding.ts";
 import { DenseBlock, MoeBlock } from "./feed_forward.ts";
-import { type Gpu, openGpu } from "./gpu/gpu.ts";
+import { type Compilation, type Gpu, openGpu } from "./gpu/gpu.ts";
 import { Readback } from "./gpu/readback.ts";
 import { Recorder } from "./gpu/recorder.ts";
 import { type DispatchTime, Timestamps } from "./gpu/timestamps.ts";
@@ -68,6 +68,10 @@ export class WebGpuDevice {
 
   get dispatchCount(): number {
     return this.#recorder.dispatchCount;
+  }
+
+  get compilation(): Compilation {
+    return this.gpu.compilation;
   }
 
   get allocatedBytes(): number {

@@ -54,6 +54,7 @@ export class CpuDevice {
   #plan: StepPlan | null = null;
   /** Of the step's logit rows. */
   #masks: readonly (Uint32Array | null)[] = [];
+  readonly compilation = { kernels: 0, shaderSeconds: 0, pipelineSeconds: 0 };
   #allocatedBytes = 0;
   #destroyed = false;
 

@@ -68,10 +68,20 @@ function describe(info: GPUAdapterInfo): string {
   return [info.device, info.description].filter((part) => part !== "").join(", ") || "unnamed";
 }
 
+/** What kernels cost, in seconds of its own thread. */
+export interface Compilation {
+  readonly kernels: number;
+  /** Shaders read and checked. */
+  readonly shaderSeconds: number;
+  /** Pipelines made of them, by the driver. */
+  readonly pipelineSeconds: number;
+}
+
 /** One open device with its limits and an account of what was allocated. */
 export class Gpu {
   readonly limits: GPUSupportedLimits;
   #allocatedBytes = 0;
+  readonly #compilation = { kernels: 0, shaderSeconds: 0, pipelineSeconds: 0 };
   #failure: Error | null = null;
   #destroyed = false;
   #sealed = false;
@@ -95,6 +105,18 @@ export class Gpu {
   /** Bytes of all buffers made by `buffer`. */
   get allocatedBytes(): number {
     return this.#allocatedBytes;
+  }
+
+  /** Kernels compiled so far. */
+  get compilation(): Compilation {
+    return { ...this.#compilation };
+  }
+
+  /** Counts one compiled kernel; Deno does the work in the calls, so it is the thread's time. */
+  countKernel(shaderMs: number, pipelineMs: number): void {
+    this.#compilation.kernels++;
+    this.#compilation.shaderSeconds += shaderMs / 1_000;
+    this.#compilation.pipelineSeconds += pipelineMs / 1_000;
   }
 
   /**

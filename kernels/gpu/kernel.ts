@@ -92,6 +92,7 @@ async function build<P extends ParamTypes>(
 ): Promise<Pipeline<P>> {
   const { device } = gpu;
   const { name, bindings, params } = definition;
+  const began = performance.now();
   const pieces = expandPieces(
     [...preludes, { name: `${name}.wgsl`, source: definition.source }],
     literals,
@@ -100,6 +101,7 @@ async function build<P extends ParamTypes>(
   const code = pieces.map(({ source }) => source).join("\n");
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ label: name, code });
+  const shaderMs = performance.now() - began;
   const moduleError = await device.popErrorScope();
   if (moduleError !== null) {
     const info = await module.getCompilationInfo();
@@ -110,15 +112,18 @@ async function build<P extends ParamTypes>(
   }
   const layout = device.createBindGroupLayout({ label: name, entries: layoutEntries(bindings) });
   device.pushErrorScope("validation");
+  const checked = performance.now();
   const pipeline = device.createComputePipeline({
     label: name,
     layout: device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] }),
     compute: { module, entryPoint: "main", constants: { ...constants } },
   });
+  const pipelineMs = performance.now() - checked;
   const pipelineError = await device.popErrorScope();
   if (pipelineError !== null) {
     throw new Error(`build the pipeline of ${name}.wgsl: ${pipelineError.message}`);
   }
+  gpu.countKernel(shaderMs, pipelineMs);
   return { name, id: pipelineCount++, pipeline, layout, bindings, params };
 }
 

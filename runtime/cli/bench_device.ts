@@ -6,7 +6,14 @@
 import { openDevice } from "../engine/devices.ts";
 import { pageBytes, slotBytes, stepRows } from "../engine/capacity.ts";
 import { BENCH_CPU_POOL_BYTES_MAX, PAGE_TOKENS } from "../limits.ts";
-import type { Device, LogitRow, ModelShape, StepPlan, TensorSpec } from "../model/device.ts";
+import type {
+  Compilation,
+  Device,
+  LogitRow,
+  ModelShape,
+  StepPlan,
+  TensorSpec,
+} from "../model/device.ts";
 import { startStep } from "../model/kimi_linear.ts";
 import { type KernelTime, kernelTimes, type Peak } from "./bench_kernels.ts";
 import { kernelWork } from "./bench_work.ts";
@@ -58,6 +65,8 @@ export interface DeviceBenchReport {
   readonly loadBytesPerSecond: number;
   /** Shaders compiled, pools made. */
   readonly configureSeconds: number;
+  /** The shaders' part of that; the rest is the pools'. */
+  readonly compilation: Compilation;
   readonly weightBytes: number;
   readonly deviceBytes: number;
   readonly decode: readonly DecodeSpeed[];
@@ -109,6 +118,7 @@ export async function benchDevice(
       loadSeconds,
       loadBytesPerSecond: weightBytes / loadSeconds,
       configureSeconds,
+      compilation: device.compilation,
       weightBytes,
       deviceBytes: device.allocatedBytes,
       decode,

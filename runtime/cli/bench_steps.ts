@@ -172,7 +172,7 @@ export function stepText(report: StepBenchReport): string {
     ...(report.peak === null ? [] : [["peak", peakText(report.peak)] as [string, string]]),
     ["model", `${report.model}, weights ${report.weights}, ${byteText(report.weightBytes)}`],
     ["load", `${report.loadSeconds.toFixed(2)} s, ${rate}/s`],
-    ["shaders and pools", `${report.configureSeconds.toFixed(2)} s`],
+    ["shaders and pools", configureText(report)],
     ["on the device", byteText(report.deviceBytes)],
     ...report.decode.map((speed): [string, string] => [
       decodeName(speed),
@@ -185,6 +185,13 @@ export function stepText(report: StepBenchReport): string {
   ];
   return [...rows.map(([name, value]) => `${name.padEnd(34)}${value}`), ...kernelTables(report)]
     .join("\n");
+}
+
+function configureText({ configureSeconds, compilation }: DeviceBenchReport): string {
+  const { kernels, shaderSeconds, pipelineSeconds } = compilation;
+  const [all, read, built] = [configureSeconds, shaderSeconds, pipelineSeconds]
+    .map((seconds) => `${seconds.toFixed(2)} s`);
+  return kernels === 0 ? all! : `${all}: ${kernels} kernels, ${read} shaders, ${built} pipelines`;
 }
 
 /** The kernels of every step that was measured, where the device can time them. */

@@ -113,6 +113,15 @@ export interface Capacity {
   readonly latentFormat: "f16" | "f32";
 }
 
+/** What `configure` spent on kernels, in seconds of its own thread. */
+export interface Compilation {
+  readonly kernels: number;
+  /** Shaders read and checked. */
+  readonly shaderSeconds: number;
+  /** Pipelines made of them, by the driver. */
+  readonly pipelineSeconds: number;
+}
+
 /** One sequence's part of a step: rows [rowStart, rowStart + rowCount) are its next tokens. */
 export interface StepSequence {
   readonly slot: number;
@@ -297,6 +306,8 @@ export interface Device {
   timeDispatches(run: () => Promise<void>): Promise<readonly DispatchTime[] | null>;
   /** Dispatches recorded by the last step (0 where the word means nothing). */
   readonly dispatchCount: number;
+  /** All zeros where the device compiles nothing. */
+  readonly compilation: Compilation;
   /** Bytes that `declare` and `configure` allocated; constant afterwards. */
   readonly allocatedBytes: number;
   /** Releases everything. The device can't be used afterwards. */

@@ -33,7 +33,10 @@ const EXPECTED = {
 } as const;
 
 function checkReport(report: DeviceBenchReport, expected: readonly string[]): void {
-  const { peak, decode, prefill } = report;
+  const { peak, decode, prefill, configureSeconds, compilation } = report;
+  const { kernels, shaderSeconds, pipelineSeconds } = compilation;
+  assert.ok(kernels > 20 && shaderSeconds > 0 && pipelineSeconds > 0);
+  assert.ok(shaderSeconds + pipelineSeconds < configureSeconds);
   assert.ok(peak !== null, "wanted an adapter with timestamps");
   for (const rate of Object.values(peak)) assert.ok(Number.isFinite(rate) && rate > 0, `${rate}`);
   for (const speed of decode) assert.ok(speed.tokensPerSecond! > 0, `batch ${speed.batch}`);

@@ -62,6 +62,7 @@ export class FakeDevice implements Device {
   readonly feedsTokens = false;
   readonly dispatchCount = 0;
   readonly allocatedBytes = 0;
+  readonly compilation = { kernels: 0, shaderSeconds: 0, pipelineSeconds: 0 };
   readonly zeroed: number[] = [];
   /** Rows of each step, for tests of the schedule. */
   readonly stepRows: number[] = [];
