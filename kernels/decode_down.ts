@@ -1,7 +1,6 @@
 import source from "./decode_down.wgsl" with { type: "text" };
 import { type DecodeOutBuffers, type NextBlock, OUT_TILE } from "./decode_out.ts";
 import { type GroupedFormat, groupedPieces, pieces, rowLiterals } from "./decode_shape.ts";
-import { checkWorkgroupMemory } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import { type BufferUse, type Recorder } from "./gpu/recorder.ts";
@@ -19,8 +18,9 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const LANES = 8;
-const THREADS = OUT_TILE * LANES;
+const LANES = 16;
+/** Parts of a workgroup that share the choices; each has LANES threads a row. */
+const CHOICE_PARTS = 2;
 
 export type DecodeDownPipeline = Pipeline<typeof PARAMS>;
 
@@ -38,7 +38,6 @@ export function compileDecodeDown(
   width: number,
   choices: number,
 ): Promise<DecodeDownPipeline> {
-  checkWorkgroupMemory("decode_down", 4 * choices * (THREADS + 32) + 12 * THREADS, gpu.limits);
   const preludes = [
     ...groupedPieces(format),
     ...pieces("plain_scale", "nan", "activation_group", "residual_end"),
@@ -46,7 +45,10 @@ export function compileDecodeDown(
   const literals = {
     ...rowLiterals(width, LANES, 1),
     CHOICES: choices,
-    GROUP_THREADS: THREADS,
+    CHOICE_PARTS,
+    PART_CHOICES: Math.ceil(choices / CHOICE_PARTS),
+    ROW_PARTS: CHOICE_PARTS,
+    GROUP_THREADS: OUT_TILE,
   };
   return decodeDownKernel.compile(gpu, {}, preludes, literals);
 }

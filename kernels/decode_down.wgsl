@@ -11,8 +11,8 @@
 //   scaled      f32 [row_count][columns] = y
 //   router      i32 [row_count][experts][3]: set to zero for the next layer
 //
-// One workgroup: 32 rows of W_down, LANES threads each, one row of x.
-// Loops: (CHOICES + 3 experts) / LANES turns at most.
+// One workgroup: 32 rows of W_down, one row of x. Each of CHOICE_PARTS parts has LANES threads a
+// row; part p takes the choices p, p + CHOICE_PARTS, ... Loops: 3 experts / THREADS turns.
 
 struct Params {
   row_count: u32,
@@ -26,6 +26,10 @@ struct Params {
 }
 
 const CHOICES: u32 = 1u;
+const CHOICE_PARTS: u32 = 1u;
+// ceil(CHOICES / CHOICE_PARTS)
+const PART_CHOICES: u32 = 1u;
+const THREADS: u32 = 32u * LANES * CHOICE_PARTS;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
@@ -37,11 +41,7 @@ const CHOICES: u32 = 1u;
 @group(0) @binding(7) var<storage, read_write> scaled: array<f32>;
 @group(0) @binding(8) var<storage, read_write> router: array<i32>;
 
-// [choice][32 rows][lane], then [choice][32 rows].
-var<workgroup> lane_sums: array<f32, 32u * LANES * CHOICES>;
-var<workgroup> shares: array<f32, 32u * CHOICES>;
-
-@compute @workgroup_size(32u * LANES)
+@compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -51,34 +51,33 @@ fn main(
   let pairs = row * CHOICES;
   // Loaded now, used in the end.
   let column = column_of(thread, row, tile);
+  let part = thread / (32u * LANES);
+  let lane = lane_of(thread);
+  var product = 0.0;
   // @unroll
-  for (var c = 0u; c < CHOICES; c++) {
-    let block = block_of(chosen[pairs + c].x * params.block_quads, params.columns, params.groups,
-      params.scale_stride);
-    let sums = lane_products(block, tile * 32u + thread / LANES, 0u, params.columns - 1u,
-      thread % LANES, (pairs + c) * params.groups * 3u);
-    lane_sums[c * 32u * LANES + thread] = sums[0];
-  }
-  workgroupBarrier();
-  for (var i = thread; i < 32u * CHOICES; i += 32u * LANES) {
-    var total = 0.0;
-    // @unroll
-    for (var l = 0u; l < LANES; l++) {
-      total += lane_sums[i * LANES + l];
+  for (var i = 0u; i < PART_CHOICES; i++) {
+    let c = part + i * CHOICE_PARTS;
+    if (c < CHOICES) {
+      let pick = chosen[pairs + c];
+      let block = block_of(
+        pick.x * params.block_quads, params.columns, params.groups, params.scale_stride);
+      let sums = lane_products(block, tile * 32u + row_of(thread), 0u, params.columns - 1u, lane,
+        (pairs + c) * params.groups * 3u);
+      product = fma(bitcast<f32>(pick.y), sums[0], product);
     }
-    shares[i] = bitcast<f32>(chosen[pairs + i / 32u].y) * total;
   }
+  put_sum(part, lane, row_of(thread), product);
   workgroupBarrier();
   var sum = 0.0;
   if (column.used) {
     // @unroll
-    for (var c = 0u; c < CHOICES; c++) {
-      sum += shares[c * 32u + thread];
+    for (var p = 0u; p < CHOICE_PARTS; p++) {
+      sum += row_sum(p, thread);
     }
   }
   end_block(thread, row, tile, column, sum);
   if (tile == 0u) {
-    for (var i = thread; i < 3u * params.experts; i += 32u * LANES) {
+    for (var i = thread; i < 3u * params.experts; i += THREADS) {
       router[row * 3u * params.experts + i] = 0i;
     }
   }

@@ -21,8 +21,10 @@ export interface DecodeFormats {
   readonly ranks: readonly [number, number];
 }
 
-/** Bytes of workgroup memory of decode_up and decode_down beside what grows with the model. */
-const WORKGROUP_BYTES = 12 * 1_024;
+/** Bytes of workgroup memory of decode_up beside what its choice of experts takes. */
+const WORKGROUP_BYTES = 8 * 1_024;
+/** Threads of the largest workgroup. */
+const THREADS_MAX = 1_024;
 
 /**
  * The formats of a model's weights where the fused kernels can take them, else null: large matrices
@@ -31,18 +33,16 @@ const WORKGROUP_BYTES = 12 * 1_024;
  */
 export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): DecodeFormats | null {
   const { kda, mla, moe, hiddenSize, denseIntermediateSize } = shape;
-  const choices = moe.expertsPerToken + table.sharedCount(shape);
   const widths = [hiddenSize, kda.keyDim, kda.valueDim, mla.valueDim, denseIntermediateSize];
   if ([...widths, moe.intermediateSize].some((width) => width % 32 !== 0)) return null;
   if (kda.convolutionTaps < 2) return null;
   if (moe.sharedIntermediateSize > 0 && table.sharedCount(shape) === 0) return null;
-  const memory = gpu.limits.maxComputeWorkgroupStorageSize;
-  const needed = [
-    WORKGROUP_BYTES + 4 * choices * 544,
-    WORKGROUP_BYTES + 4 * moe.expertCount,
-    decodeAttentionBytes(shape.mla),
-  ];
-  if (Math.max(...needed) > memory) return null;
+  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.limits;
+  if (maxComputeInvocationsPerWorkgroup < THREADS_MAX) return null;
+  const blocks = Math.ceil(moe.expertCount / 32);
+  const choiceBytes = blocks * (4 * 32 + 12 * moe.expertsPerToken);
+  const needed = Math.max(WORKGROUP_BYTES + choiceBytes, decodeAttentionBytes(shape.mla));
+  if (needed > maxComputeWorkgroupStorageSize) return null;
   const { large, small } = matricesOf(shape, table);
   const main = large[0]?.spec.format;
   if (main === undefined || !isGrouped(main)) return null;

@@ -43,7 +43,11 @@ export function compileDecodeHead(
   format: GroupedFormat,
   columns: number,
 ): Promise<DecodeHeadPipeline> {
-  const literals = { ...rowLiterals(columns, LANES, ROWS), ...normLiterals(columns, THREADS) };
+  const literals = {
+    ...rowLiterals(columns, LANES, ROWS),
+    ...normLiterals(columns, THREADS),
+    TILE_ROWS: TILE,
+  };
   const preludes = [...groupedPieces(format), ...pieces("plain_scale", "row_norm", "integer_row")];
   return decodeHeadKernel.compile(gpu, {}, preludes, literals);
 }

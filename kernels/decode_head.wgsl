@@ -4,7 +4,7 @@
 //   blocks  rows [row_offset, + block_rows) of W, one block (kernels/matrix.ts)
 //   y       f32 [row_count][y_stride]
 //
-// One workgroup: 16 ROWS rows of W, one row of x. Loops: groups / 128 turns.
+// One workgroup: TILE rows of W, one row of x. Loops: groups / 128 turns.
 
 struct Params {
   row_count: u32,

@@ -1,6 +1,7 @@
 import source from "./decode_kda_in.wgsl" with { type: "text" };
 import {
   floatPieces,
+  floatRowLiterals,
   type GroupedFormat,
   groupedPieces,
   normLiterals,
@@ -23,7 +24,7 @@ const PARAMS = {
   epsilon: "f32",
   block_rows: "u32",
   scale_stride: "u32",
-  block_tiles: "u32",
+  float_tiles: "u32",
   segments: "u32",
   rank_rows: "u32",
   gate_rows: "u32",
@@ -37,7 +38,7 @@ const PARAMS = {
 } as const;
 
 const THREADS = 128;
-export const IN_LANES = 8;
+export const IN_LANES = 16;
 /** Rows of the integer matrix that one thread takes. */
 export const IN_ROWS = 2;
 /** Rows of the integer matrix, and of the float one, that one workgroup takes. */
@@ -69,6 +70,8 @@ export function compileDecodeKdaIn(
   const literals = {
     ...rowLiterals(columns, IN_LANES, IN_ROWS),
     ...normLiterals(columns, THREADS),
+    ...floatRowLiterals(columns),
+    TILE_ROWS: IN_TILE,
     KEPT: convolutionTaps - 1,
   };
   return decodeKdaInKernel.compile(gpu, {}, preludes, literals);
@@ -106,7 +109,7 @@ export function decodeKdaIn(
   const segments = segmentCount(columns);
   const segmentBytes = weights.fA.strideBytes / segments;
   const lowRows = fA!.rowCount + gA!.rowCount + b!.rowCount;
-  const tiles = Math.ceil(blockRows / IN_TILE) + Math.ceil(lowRows / IN_FLOAT_TILE);
+  const floatTiles = Math.ceil(lowRows / IN_FLOAT_TILE);
   recorder.dispatch(
     pipeline,
     [
@@ -126,7 +129,7 @@ export function decodeKdaIn(
       epsilon,
       block_rows: blockRows,
       scale_stride: scaleStride(columns),
-      block_tiles: Math.ceil(blockRows / IN_TILE),
+      float_tiles: floatTiles,
       segments,
       rank_rows: fA!.rowCount,
       gate_rows: gA!.rowCount,
@@ -138,6 +141,6 @@ export function decodeKdaIn(
       v_taps: (vTaps!.offset - qTaps!.offset) / 4,
       keys: shape.headCount * shape.keyDim,
     },
-    [tiles * rowCount],
+    [(floatTiles + Math.ceil(blockRows / IN_TILE)) * rowCount],
   );
 }

@@ -11,8 +11,8 @@
 //   rows     u32 [row_count][4]: sequence, position, slot, pages
 //   out      f32 [row_count][channels | f_a | g_a | b]
 //
-// One workgroup: 16 ROWS rows of W_qkv or 4 of W_low, one row of x; workgroups of the same weights
-// are neighbours. Loops: segments / 32 + groups / 128 turns.
+// One workgroup: 4 rows of W_low, which take longest and come first, or TILE of W_qkv; one row of
+// x; workgroups of the same weights are neighbours. Loops: groups / 128 turns.
 
 struct Params {
   row_count: u32,
@@ -21,7 +21,7 @@ struct Params {
   epsilon: f32,
   block_rows: u32,
   scale_stride: u32,
-  block_tiles: u32,
+  float_tiles: u32,
   segments: u32,
   rank_rows: u32,
   gate_rows: u32,
@@ -93,21 +93,22 @@ fn main(
   let row = group.x % params.row_count;
   let tile = group.x / params.row_count;
   let target_start = row * (params.block_rows + params.low_rows);
-  if (tile < params.block_tiles) {
-    let c = tile * TILE + thread;
+  if (tile >= params.float_tiles) {
+    let block_tile = tile - params.float_tiles;
+    let c = block_tile * TILE + thread;
     let slot = rows[row].z;
     let used = thread < TILE && c < params.block_rows;
     var before = History();
     if (used) {
       before = history(c, slot);
     }
-    let u = integer_row(thread, row, tile);
+    let u = integer_row(thread, row, block_tile);
     if (used) {
       out[target_start + c] = convolve(before, u, c, slot);
     }
     return;
   }
-  let low = (tile - params.block_tiles) * 4u + thread / 32u;
+  let low = tile * 4u + thread / 32u;
   // f_a | g_a | b: where the row's matrix begins.
   var first = 0u;
   var start = 0u;

@@ -19,11 +19,11 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const THREADS = 128;
 /** Value channels of one workgroup. */
 const COLUMNS = 32;
 /** Threads that share a column. */
-const PARTS = 4;
+const PARTS = 16;
+const THREADS = COLUMNS * PARTS;
 
 export type DecodeKdaStepPipeline = Pipeline<typeof PARAMS>;
 
@@ -46,13 +46,19 @@ export function compileDecodeKdaStep(
     ...pieces("nan", "sigmoid", "softplus", "kda_step_parts", "activation_group"),
   ];
   // A model without KDA layers has no ranks, and arrays of WGSL no zero size.
+  const rankSegments = Math.max(1, segmentCount(rank));
   const gateSegments = Math.max(1, segmentCount(gateRank));
+  const rankLanes = Math.max(1, Math.floor(THREADS / keyDim));
   const literals = {
+    PARTS,
     KEY_PART: keyDim / PARTS,
-    RANK_SEGMENTS: Math.max(1, segmentCount(rank)),
+    RANK_SEGMENTS: rankSegments,
     GATE_SEGMENTS: gateSegments,
-    GATE_PART: Math.ceil(gateSegments / PARTS),
-    GROUP_THREADS: THREADS,
+    RANK_LANES: rankLanes,
+    RANK_TURNS: Math.ceil(keyDim * rankLanes / THREADS),
+    RANK_STEPS: Math.ceil(rankSegments / rankLanes),
+    GATE_STEPS: Math.ceil(gateSegments / PARTS),
+    GROUP_THREADS: COLUMNS,
   };
   return decodeKdaStepKernel.compile(gpu, {}, preludes, literals);
 }

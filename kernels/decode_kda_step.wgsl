@@ -15,7 +15,7 @@
 //               of o
 //
 // One workgroup: 32 value channels of one head of one row; thread = 32 part + column, and part p
-// takes key channels [p KEY_PART, (p + 1) KEY_PART). Loops: 2 key_dim / 128 + ranks / 512 turns.
+// takes key channels [p KEY_PART, (p + 1) KEY_PART). Loops: 5 KEY_DIM / THREADS + ranks turns.
 
 struct Params {
   head_count: u32,
@@ -38,10 +38,7 @@ const L2_EPSILON: f32 = 1e-6;
 @group(0) @binding(5) var<storage, read_write> state: array<f32>;
 @group(0) @binding(6) var<storage, read_write> groups_out: array<vec4<u32>>;
 
-var<workgroup> q: array<f32, KEY_DIM>;
-var<workgroup> k: array<f32, KEY_DIM>;
-var<workgroup> r: array<f32, KEY_DIM>;
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -66,52 +63,38 @@ fn main(
   let v = mixed[values + column];
   let write_strength = mixed[low_start + 16u * (RANK_SEGMENTS + GATE_SEGMENTS) + head];
   let rate = exp(vectors[head]);
-  for (var i = thread; i < 4u * (RANK_SEGMENTS + GATE_SEGMENTS); i += 128u) {
-    let at = low_start + 4u * i;
-    low[i] = vec4(mixed[at], mixed[at + 1u], mixed[at + 2u], mixed[at + 3u]);
+  let norm = vectors[params.norm_start + column];
+  for (var i = thread; i < 16u * (RANK_SEGMENTS + GATE_SEGMENTS); i += THREADS) {
+    low[i / 4u][i % 4u] = mixed[low_start + i];
   }
-  for (var d = thread; d < KEY_DIM; d += 128u) {
+  for (var d = thread; d < KEY_DIM; d += THREADS) {
     q[d] = mixed[start + head * KEY_DIM + d];
     k[d] = mixed[start + keys + head * KEY_DIM + d];
   }
   workgroupBarrier();
-  for (var d = thread; d < KEY_DIM; d += 128u) {
-    let channel = head * KEY_DIM + d;
-    var a = vectors[params.bias_start + channel];
-    // @unroll
-    for (var i = 0u; i < RANK_SEGMENTS; i++) {
-      a += segment_product(channel * RANK_SEGMENTS + i, i);
-    }
+  leave_parts(thread, head * KEY_DIM,
+    params.gate_start + (head * params.value_dim + slice * 32u) * GATE_SEGMENTS);
+  workgroupBarrier();
+  for (var d = thread; d < KEY_DIM; d += THREADS) {
+    let a = vectors[params.bias_start + head * KEY_DIM + d] + decay_sum(d);
     r[d] = exp(-rate * softplus(a));
   }
-  // A quarter of the output gate's row, and of the squares of q and k, a thread.
-  let gate_row = params.gate_start + (head * params.value_dim + column) * GATE_SEGMENTS;
-  var sums = vec4(0.0);
-  // @unroll
-  for (var i = 0u; i < GATE_PART; i++) {
-    let segment = part * GATE_PART + i;
-    if (segment < GATE_SEGMENTS) {
-      sums.x += segment_product(gate_row + segment, RANK_SEGMENTS + segment);
-    }
+  let q_factor = 1.0 / sqrt(squares_of(0u) + L2_EPSILON) / sqrt(f32(KEY_DIM));
+  let k_factor = 1.0 / sqrt(squares_of(1u) + L2_EPSILON);
+  var gate = 0.0;
+  if (thread < 32u) {
+    gate = gate_sum(thread);
   }
-  // @unroll
-  for (var i = 0u; i < KEY_PART; i++) {
-    let d = part * KEY_PART + i;
-    sums.y = fma(q[d], q[d], sums.y);
-    sums.z = fma(k[d], k[d], sums.z);
-  }
-  sums = column_sums(thread, sums);
-  let gate = sums.x;
-  let q_factor = 1.0 / sqrt(sums.y + L2_EPSILON) / sqrt(f32(KEY_DIM));
-  let k_factor = 1.0 / sqrt(sums.z + L2_EPSILON);
+  workgroupBarrier();
   var predicted = 0.0;
   // @unroll
   for (var i = 0u; i < KEY_PART; i++) {
     s[i] *= r[part * KEY_PART + i];
     predicted = fma(s[i], k[part * KEY_PART + i] * k_factor, predicted);
   }
-  predicted = column_sums(thread, vec4(predicted)).x;
-  let error = sigmoid(write_strength) * (v - predicted);
+  column_parts[thread] = predicted;
+  workgroupBarrier();
+  let error = sigmoid(write_strength) * (v - column_sum(thread % 32u));
   var output = 0.0;
   // @unroll
   for (var i = 0u; i < KEY_PART; i++) {
@@ -119,8 +102,14 @@ fn main(
     state[first + i * params.value_dim] = s[i];
     output = fma(s[i], q[part * KEY_PART + i] * q_factor, output);
   }
-  output = column_sums(thread, vec4(output)).x;
-  let y = output * vectors[params.norm_start + column] * sigmoid(gate);
+  workgroupBarrier();
+  column_parts[thread] = output;
+  workgroupBarrier();
+  var y = 0.0;
+  if (thread < 32u) {
+    output = column_sum(thread);
+    y = output * norm * sigmoid(gate);
+  }
   let at = ((row * params.head_count + head) * params.slices + slice) * 3u;
   store_group(thread, thread < 32u, y, output * output, at, params.even_first != 0u);
 }

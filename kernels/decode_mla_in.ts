@@ -2,6 +2,7 @@ import { IN_FLOAT_TILE, IN_LANES, IN_ROWS, IN_TILE } from "./decode_kda_in.ts";
 import source from "./decode_mla_in.wgsl" with { type: "text" };
 import {
   floatPieces,
+  floatRowLiterals,
   type GroupedFormat,
   groupedPieces,
   normLiterals,
@@ -23,7 +24,7 @@ const PARAMS = {
   epsilon: "f32",
   block_rows: "u32",
   scale_stride: "u32",
-  block_tiles: "u32",
+  float_tiles: "u32",
   segments: "u32",
   float_rows: "u32",
 } as const;
@@ -54,6 +55,8 @@ export function compileDecodeMlaIn(
   const literals = {
     ...rowLiterals(columns, IN_LANES, IN_ROWS),
     ...normLiterals(columns, THREADS),
+    ...floatRowLiterals(columns),
+    TILE_ROWS: IN_TILE,
   };
   return decodeMlaInKernel.compile(gpu, {}, preludes, literals);
 }
@@ -81,8 +84,7 @@ export function decodeMlaIn(
   },
 ): void {
   const { columns, rows: blockRows } = q.spec;
-  const blockTiles = Math.ceil(blockRows / IN_TILE);
-  const tiles = blockTiles + Math.ceil(kvA.spec.rows / IN_FLOAT_TILE);
+  const floatTiles = Math.ceil(kvA.spec.rows / IN_FLOAT_TILE);
   recorder.dispatch(
     pipeline,
     [x, scaled, readWhole(q), readWhole(kvA), queries, compressed],
@@ -93,10 +95,10 @@ export function decodeMlaIn(
       epsilon,
       block_rows: blockRows,
       scale_stride: scaleStride(columns),
-      block_tiles: blockTiles,
+      float_tiles: floatTiles,
       segments: segmentCount(columns),
       float_rows: kvA.spec.rows,
     },
-    [tiles * rowCount],
+    [(floatTiles + Math.ceil(blockRows / IN_TILE)) * rowCount],
   );
 }

@@ -9,8 +9,8 @@
 //   queries     f32 [row_count][block_rows]
 //   compressed  f32 [row_count][float_rows]
 //
-// One workgroup: 16 ROWS rows of W_q or 4 of W_kva, one row of x.
-// Loops: segments / 32 + groups / 128 turns.
+// One workgroup: 4 rows of W_kva, which take longest and come first, or TILE of W_q; one row of x.
+// Loops: groups / 128 turns.
 
 struct Params {
   row_count: u32,
@@ -19,7 +19,7 @@ struct Params {
   epsilon: f32,
   block_rows: u32,
   scale_stride: u32,
-  block_tiles: u32,
+  float_tiles: u32,
   segments: u32,
   float_rows: u32,
 }
@@ -39,15 +39,16 @@ fn main(
 ) {
   let row = group.x % params.row_count;
   let tile = group.x / params.row_count;
-  if (tile < params.block_tiles) {
-    let value = integer_row(thread, row, tile);
-    let c = tile * TILE + thread;
+  if (tile >= params.float_tiles) {
+    let block_tile = tile - params.float_tiles;
+    let value = integer_row(thread, row, block_tile);
+    let c = block_tile * TILE + thread;
     if (thread < TILE && c < params.block_rows) {
       queries[row * params.block_rows + c] = value;
     }
     return;
   }
-  let c = (tile - params.block_tiles) * 4u + thread / 32u;
+  let c = tile * 4u + thread / 32u;
   let value = float_row(thread, row, min(c, params.float_rows - 1u), 0u);
   if (thread % 32u == 0u && c < params.float_rows) {
     compressed[row * params.float_rows + c] = value;

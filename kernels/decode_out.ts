@@ -29,7 +29,6 @@ const PARAMS = {
 /** Rows of the matrix that one workgroup takes: one activation group of its output. */
 export const OUT_TILE = 32;
 const LANES = 16;
-const THREADS = OUT_TILE * LANES;
 
 export type DecodeOutPipeline = Pipeline<typeof PARAMS>;
 
@@ -56,7 +55,7 @@ export function compileDecodeOut(
   const literals = {
     ...rowLiterals(columns, LANES, 1),
     HEAD_GROUPS: headDim / 32,
-    GROUP_THREADS: THREADS,
+    GROUP_THREADS: OUT_TILE,
   };
   return decodeOutKernel.compile(gpu, {}, preludes, literals);
 }

@@ -42,8 +42,6 @@ const HEAD_GROUPS: u32 = 0u;
 @group(0) @binding(7) var<storage, read_write> scaled: array<f32>;
 @group(0) @binding(8) var<storage, read_write> router: array<atomic<i32>>;
 
-var<workgroup> lane_sums: array<f32, 32u * LANES>;
-
 fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
   let scale = bitcast<f32>(info.x);
   if (HEAD_GROUPS == 0u) {
@@ -66,7 +64,8 @@ fn main(
   let row = group.x % params.row_count;
   let tile = group.x / params.row_count;
   let block = block_of(0u, params.columns, params.groups, params.scale_stride);
-  let weight_row = tile * 32u + thread / LANES;
+  let weight_row = tile * 32u + row_of(thread);
+  let lane = lane_of(thread);
   // Loaded now, used in the end.
   let column = column_of(thread, row, tile);
   let first_segment = min(thread, max(params.experts, 1u) - 1u) * params.segments + 2u * tile;
@@ -77,15 +76,12 @@ fn main(
     router_tail = weights16(first_segment + 1u);
   }
   let sums = lane_products(
-    block, weight_row, 0u, params.columns - 1u, thread % LANES, row * params.groups * 3u);
-  lane_sums[thread] = sums[0];
+    block, weight_row, 0u, params.columns - 1u, lane, row * params.groups * 3u);
+  put_sum(0u, lane, row_of(thread), sums[0]);
   workgroupBarrier();
   var total = 0.0;
   if (column.used) {
-    // @unroll
-    for (var l = 0u; l < LANES; l++) {
-      total += lane_sums[thread * LANES + l];
-    }
+    total = row_sum(0u, thread);
   }
   end_block(thread, row, tile, column, total);
   for (var e = thread; e < params.experts; e += 32u * LANES) {

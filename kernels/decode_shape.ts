@@ -18,11 +18,13 @@ import q8Group from "./lib/q8_group.wgsl" with { type: "text" };
 import residualEnd from "./lib/residual_end.wgsl" with { type: "text" };
 import qRows from "./lib/q_rows.wgsl" with { type: "text" };
 import rowNorm from "./lib/row_norm.wgsl" with { type: "text" };
+import rowSums from "./lib/row_sums.wgsl" with { type: "text" };
 import sigmoid from "./lib/sigmoid.wgsl" with { type: "text" };
+import splitWeights from "./lib/split_weights.wgsl" with { type: "text" };
 import softplus from "./lib/softplus.wgsl" with { type: "text" };
 import { groupCount } from "./matrix.ts";
 import { scratch } from "./scratch.ts";
-import { type FloatFormat, weightPreludes } from "./weight_preludes.ts";
+import { type FloatFormat, segmentCount, weightPreludes } from "./weight_preludes.ts";
 
 export type GroupedFormat = "q8" | "q4";
 
@@ -42,8 +44,10 @@ const SOURCES = {
   q_rows: qRows,
   residual_end: residualEnd,
   row_norm: rowNorm,
+  row_sums: rowSums,
   sigmoid,
   softplus,
+  split_weights: splitWeights,
 } as const;
 
 /** Pieces of kernels/lib by name, in that order. */
@@ -54,7 +58,7 @@ export function pieces(...names: readonly (keyof typeof SOURCES)[]): Prelude[] {
 /** How rows of q8 and q4 are read. */
 export function groupedPieces(format: GroupedFormat): Prelude[] {
   const source = format === "q4" ? q4Group : q8Group;
-  return [{ name: `lib/${format}_group.wgsl`, source }, ...pieces("q_rows")];
+  return [{ name: `lib/${format}_group.wgsl`, source }, ...pieces("q_rows", "row_sums")];
 }
 
 /** How float weights without scales are read. */
@@ -84,7 +88,13 @@ export function rowLiterals(
 
 /** Literals of lib/row_norm.wgsl. */
 export function normLiterals(columns: number, threads: number): Record<string, number> {
-  return { NORM_THREADS: threads, NORM_SUMS: Math.min(threads, groupCount(columns)) };
+  const quads = Math.ceil(Math.min(threads, groupCount(columns)) / 4);
+  return { NORM_THREADS: threads, NORM_QUADS: quads };
+}
+
+/** Literals of lib/float_rows.wgsl. */
+export function floatRowLiterals(columns: number): Record<string, number> {
+  return { SEGMENT_TURNS: Math.ceil(segmentCount(columns) / 32) };
 }
 
 /** Activation groups [rows][columns / 32][3 quads]. */

@@ -30,7 +30,7 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const LANES = 8;
+const LANES = 16;
 /** Channels of one workgroup. */
 const TILE = 32;
 const THREADS = TILE * LANES;
@@ -69,12 +69,26 @@ export function compileDecodeUp(
   const literals = {
     ...rowLiterals(columns, LANES, 2, CHUNK),
     ...normLiterals(columns, THREADS),
-    GROUP_THREADS: THREADS,
-    EXPERTS: moe?.expertCount ?? 0,
-    EXPERT_QUADS: Math.max(1, Math.ceil((moe?.expertCount ?? 0) / 4)),
-    CHOICES_MAX: moe?.expertsPerToken ?? 1,
+    ...choiceLiterals(moe),
+    TILE_ROWS: TILE,
+    ROW_PARTS: 2,
+    GROUP_THREADS: TILE,
   };
   return decodeUpKernel.compile(gpu, {}, preludes, literals);
+}
+
+function choiceLiterals(moe: MoeShape | null) {
+  const experts = moe?.expertCount ?? 0;
+  const choices = moe?.expertsPerToken ?? 1;
+  const blocks = Math.max(1, Math.ceil(experts / 32));
+  return {
+    EXPERTS: experts,
+    CHOICES_MAX: choices,
+    CHOOSERS: THREADS,
+    EXPERT_BLOCKS: blocks,
+    EXPERT_TURNS: Math.ceil(experts / THREADS),
+    CANDIDATE_QUADS: Math.ceil(blocks * choices / 4),
+  };
 }
 
 export interface DecodeUpBuffers {

@@ -12,8 +12,8 @@
 //   chosen      [row_count][choices] (expert, weight)
 //   expert_use  u32 [..]: rows of each matrix are added from use_offset on, where experts are
 //
-// One workgroup: 32 channels of one choice of one row, LANES threads a channel.
-// Loops: 2 EXPERTS / (32 LANES) + groups / (32 LANES) + 8 turns.
+// One workgroup: TILE_ROWS channels of one choice of one row, LANES threads a channel.
+// Loops: groups / (LANES TILE_ROWS) + groups / (CHUNK LANES) + 2 turns.
 
 struct Params {
   row_count: u32,
@@ -41,9 +41,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> chosen: array<vec2<u32>>;
 @group(0) @binding(7) var<storage, read_write> expert_use: array<atomic<u32>>;
 
-var<workgroup> lane_sums: array<f32, 64u * LANES>;
-
-@compute @workgroup_size(32u * LANES)
+@compute @workgroup_size(TILE_ROWS * LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -52,11 +50,13 @@ fn main(
   let tile = group.x / params.row_count % params.tiles;
   let choice = group.x / params.row_count / params.tiles;
   let x_quad = row * params.groups * 3u;
+  // Loaded now, used behind the barrier.
+  let loaded = load_experts(thread, row);
   gather_squares(thread, x_quad, params.groups);
   workgroupBarrier();
   let factor = row_factor(params.columns, params.epsilon);
   if (EXPERTS > 0u) {
-    choose(thread, row, factor);
+    choose(thread, loaded, factor);
   }
   let pick = choice_of(choice);
   if (tile == 0u && thread == 0u) {
@@ -67,23 +67,18 @@ fn main(
   }
   let block = block_of(
     pick.x * params.block_quads, 2u * params.width, params.groups, params.scale_stride);
-  let lane = thread % LANES;
-  let sums = lane_products(
-    block, tile * 32u + thread / LANES, params.width, 2u * params.width - 1u, lane, x_quad);
-  lane_sums[thread] = sums[0];
-  lane_sums[32u * LANES + thread] = sums[1];
+  let channel = tile * TILE_ROWS + row_of(thread);
+  let lane = lane_of(thread);
+  let sums = lane_products(block, channel, params.width, 2u * params.width - 1u, lane, x_quad);
+  put_sum(0u, lane, row_of(thread), sums[0]);
+  put_sum(1u, lane, row_of(thread), sums[1]);
   workgroupBarrier();
+  let used = thread < TILE_ROWS && tile * TILE_ROWS + thread < params.width;
   var h = 0.0;
-  if (thread < 32u && tile * 32u + thread < params.width) {
-    var gate = 0.0;
-    var up = 0.0;
-    // @unroll
-    for (var l = 0u; l < LANES; l++) {
-      gate += lane_sums[thread * LANES + l];
-      up += lane_sums[32u * LANES + thread * LANES + l];
-    }
-    h = silu(gate * factor) * (up * factor);
+  if (used) {
+    h = silu(row_sum(0u, thread) * factor) * (row_sum(1u, thread) * factor);
   }
-  let at = ((row * params.choices + choice) * params.tiles + tile) * 3u;
-  store_group(thread, thread < 32u, h, 0.0, at, params.even_first != 0u);
+  let group_out = (row * params.choices + choice) * (params.width / 32u) +
+    tile * (TILE_ROWS / 32u) + thread / 32u;
+  store_group(thread, used, h, 0.0, group_out * 3u, params.even_first != 0u);
 }

@@ -21,7 +21,6 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const THREADS = 256;
 /** Threads that share a value row. */
 const LANES = 8;
 /** Value channels of one workgroup. */
@@ -44,10 +43,10 @@ export function compileDecodeValues(
 ): Promise<DecodeValuesPipeline> {
   const preludes = [
     ...floatPieces(kvBFormat),
-    ...pieces("nan", "decode_splits", "activation_group"),
+    ...pieces("nan", "decode_splits", "split_weights", "activation_group"),
   ];
   const literals = {
-    GROUP_THREADS: THREADS,
+    GROUP_THREADS: CHANNELS,
     LATENT_QUADS: 4 * segmentCount(latentDim),
     LANE_SEGMENTS: Math.ceil(segmentCount(latentDim) / LANES),
   };

@@ -8,7 +8,7 @@
 //   groups_out  activation groups [rows][heads value_dim / 32][3 quads] of o
 //
 // One workgroup: 32 value channels of one head of one row; thread = 8 channel + lane.
-// Loops: 3 splits + LATENT_QUADS / 256 splits turns.
+// Loops: LATENT_QUADS / 256 (splits / 32 + 2) turns.
 
 struct Params {
   row_start: u32,
@@ -26,7 +26,9 @@ struct Params {
 const LATENT_QUADS: u32 = 4u;
 // Segments of a value row that one of its 8 lanes takes.
 const LANE_SEGMENTS: u32 = 1u;
-const SPLIT_STEP: u32 = 8u;
+// Threads that share the splits of a quad of z, and how many of them they load at once.
+const MERGERS: u32 = 2u;
+const SPLIT_STEP: u32 = 16u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> rows: array<vec4<u32>>;
@@ -35,48 +37,21 @@ const SPLIT_STEP: u32 = 8u;
 @group(0) @binding(4) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> groups_out: array<vec4<u32>>;
 
-// [split]: exp(m - M); its share of the total.
-var<workgroup> factors: array<f32, SPLITS>;
-var<workgroup> totals: array<f32, SPLITS>;
-var<workgroup> z: array<vec4<f32>, LATENT_QUADS>;
-var<workgroup> lane_sums: array<f32, 256>;
+// [merger][quad]
+var<workgroup> z: array<vec4<f32>, MERGERS * LATENT_QUADS>;
+var<workgroup> lane_sums: array<f32, 8u * 36u>;
 
-// Threads [0, SPLITS) leave the factors and shares of a head's splits, which begin at `first`.
-fn weigh_splits(thread: u32, first: u32, used: u32) {
-  var own = LOWEST;
-  var share = 0.0;
-  if (thread < used) {
-    let at = 2u * (first + thread * params.head_count);
-    own = maxima[at];
-    share = maxima[at + 1u];
-  }
-  if (thread < SPLITS) {
-    totals[thread] = own;
-  }
-  workgroupBarrier();
-  var maximum = LOWEST;
-  for (var split = 0u; split < used; split++) {
-    maximum = max(maximum, totals[split]);
-  }
-  workgroupBarrier();
-  if (thread < SPLITS) {
-    let factor = select(0.0, exp(own - maximum), thread < used);
-    factors[thread] = factor;
-    totals[thread] = factor * share;
-  }
-  workgroupBarrier();
-}
-
-// z of quad `quad`, over all splits: 8 loads at a time are under way. Splits from `used` on count
-// with the factor 0, and what is there is not looked at.
-fn merged(first: u32, used: u32, quad: u32) -> vec4<f32> {
+// A merger's part of quad `quad` of z. Splits from `used` on count with the factor 0, and what is
+// there is not looked at.
+fn merged(first: u32, used: u32, quad: u32, merger: u32) -> vec4<f32> {
   var value = vec4(0.0);
-  for (var start = 0u; start < used; start += SPLIT_STEP) {
+  for (var start = merger; start < used; start += MERGERS * SPLIT_STEP) {
     // @unroll
-    for (var i = 0u; i < 8u; i++) {
-      let split = min(start + i, used - 1u);
-      let part = sums[(first + split * params.head_count) * params.value_quads + quad];
-      value += select(0.0, factors[split], start + i < used) * part;
+    for (var i = 0u; i < SPLIT_STEP; i++) {
+      let split = start + i * MERGERS;
+      let loaded = min(split, used - 1u);
+      let part = sums[(first + loaded * params.head_count) * params.value_quads + quad];
+      value += select(0.0, factors[loaded], split < used) * part;
     }
   }
   return value;
@@ -91,19 +66,20 @@ fn main(
   let slice = group.x % params.slices;
   let used = split_count(rows[params.row_start + group.y].y);
   let first = group.y * SPLITS * params.head_count + head;
-  weigh_splits(thread, first, used);
-  var total = 0.0;
-  for (var split = 0u; split < used; split++) {
-    total += totals[split];
-  }
-  for (var quad = thread; quad < LATENT_QUADS; quad += 256u) {
+  let total = weigh_splits(thread, first, used);
+  for (var item = thread; item < MERGERS * LATENT_QUADS; item += 256u) {
+    let quad = item % LATENT_QUADS;
     var value = vec4(0.0);
     if (quad < params.value_quads) {
-      value = merged(first, used, quad) / total;
+      value = merged(first, used, quad, item / LATENT_QUADS) / total;
     }
     // The last quad may end in parts of the shared key.
     let inside = vec4(4u * quad) + vec4(0u, 1u, 2u, 3u) < vec4(params.latent_dim);
-    z[quad] = select(vec4(0.0), value, inside);
+    z[item] = select(vec4(0.0), value, inside);
+  }
+  workgroupBarrier();
+  for (var quad = thread; quad < LATENT_QUADS; quad += 256u) {
+    z[quad] += z[LATENT_QUADS + quad];
   }
   workgroupBarrier();
   let row = head * (params.nope_dim + params.value_dim) + params.nope_dim + slice * 32u +
@@ -118,13 +94,13 @@ fn main(
         (dot(w[2], z[4u * segment + 2u]) + dot(w[3], z[4u * segment + 3u]));
     }
   }
-  lane_sums[thread] = sum;
+  lane_sums[thread % 8u * 36u + thread / 8u] = sum;
   workgroupBarrier();
   var o = 0.0;
   if (thread < 32u) {
     // @unroll
     for (var l = 0u; l < 8u; l++) {
-      o += lane_sums[8u * thread + l];
+      o += lane_sums[l * 36u + thread];
     }
   }
   let target_row = params.row_start + group.y;

@@ -4,7 +4,8 @@
 //   2      scale (f32), sum of q (i32), sum of the squares that came along (f32), 0
 // A group with NaN or infinity has the scale NaN: int8 would hide it.
 //
-// The kernel declares groups_out: array<vec4<u32>> (read_write) and has GROUP_THREADS threads.
+// The kernel declares groups_out: array<vec4<u32>> (read_write). Its first GROUP_THREADS threads
+// have values.
 
 const GROUP_THREADS: u32 = 32u;
 
@@ -21,19 +22,24 @@ fn group_column(word: u32, byte: u32, even_first: bool) -> u32 {
 // `quad` where `used`. All threads call it, in uniform control flow.
 fn store_group(thread: u32, used: bool, y: f32, square: f32, quad: u32, even_first: bool) {
   let first = thread / 32u * 32u;
-  group_values[thread] = vec2(y, square);
-  workgroupBarrier();
-  var largest = 0.0;
-  var finite = true;
-  // @unroll
-  for (var i = 0u; i < 32u; i++) {
-    let value = group_values[first + i].x;
-    largest = max(largest, abs(value));
-    finite = finite && is_finite(value);
+  if (thread < GROUP_THREADS) {
+    group_values[thread] = vec2(y, square);
   }
-  let scale = largest / 127.0;
-  let inverse = select(0.0, 1.0 / scale, scale > 0.0);
-  group_codes[thread] = i32(round(y * inverse));
+  workgroupBarrier();
+  var scale = 0.0;
+  var finite = true;
+  if (used) {
+    var largest = 0.0;
+    // @unroll
+    for (var i = 0u; i < 32u; i++) {
+      let value = group_values[first + i].x;
+      largest = max(largest, abs(value));
+      finite = finite && is_finite(value);
+    }
+    scale = largest / 127.0;
+    let inverse = select(0.0, 1.0 / scale, scale > 0.0);
+    group_codes[thread] = i32(round(y * inverse));
+  }
   workgroupBarrier();
   let i = thread % 32u;
   if (used && i < 2u) {

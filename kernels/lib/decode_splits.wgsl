@@ -2,6 +2,7 @@
 // does not depend on its neighbours.
 
 const SPLITS: u32 = 128u;
+const SPLIT_EIGHTS: u32 = 16u;
 const SPLIT_TOKENS_MIN: u32 = 32u;
 // Below every score.
 const LOWEST: f32 = -3.4e38;

@@ -1,14 +1,21 @@
 // One row of float weights times one row of f32 activations, by 32 lanes: lane l adds the segments
 // of 16 columns l, l + 32, ... The kernel declares scaled: array<vec4<f32>> (columns a multiple of
-// 16) and the weights that lib/weights16_*.wgsl reads. Loops: segments / 32 turns.
+// 16) and the weights that lib/weights16_*.wgsl reads.
+
+// ceil(segments / 32): without a loop, all loads are under way together.
+const SEGMENT_TURNS: u32 = 1u;
 
 fn float_lane_sum(segment_start: u32, segments: u32, x_quad: u32, lane: u32) -> f32 {
   var sum = 0.0;
-  for (var segment = lane; segment < segments; segment += 32u) {
-    let w = weights16(segment_start + segment);
-    let at = x_quad + 4u * segment;
-    sum += (dot(w[0], scaled[at]) + dot(w[1], scaled[at + 1u])) +
-      (dot(w[2], scaled[at + 2u]) + dot(w[3], scaled[at + 3u]));
+  // @unroll
+  for (var t = 0u; t < SEGMENT_TURNS; t++) {
+    let segment = lane + 32u * t;
+    if (segment < segments) {
+      let w = weights16(segment_start + segment);
+      let at = x_quad + 4u * segment;
+      sum += (dot(w[0], scaled[at]) + dot(w[1], scaled[at + 1u])) +
+        (dot(w[2], scaled[at + 2u]) + dot(w[3], scaled[at + 3u]));
+    }
   }
   return sum;
 }

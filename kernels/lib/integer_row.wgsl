@@ -1,13 +1,12 @@
-// Rows of a q8 or q4 matrix times one row's normalised residual: 16 ROWS by a workgroup of 128
-// threads with 8 LANES a row.
+// Rows of a q8 or q4 matrix times one row's normalised residual: TILE by a workgroup of 128 threads
+// with LANES a row.
 //
 // The kernel declares x, blocks, Params with row_count, groups, columns, epsilon, block_rows,
-// scale_stride, and has lib/q_rows.wgsl, lib/plain_scale.wgsl and lib/row_norm.wgsl before it.
+// scale_stride, and has lib/q_rows.wgsl, lib/row_sums.wgsl with TILE_ROWS = TILE,
+// lib/plain_scale.wgsl and lib/row_norm.wgsl before it.
 
 const SLOTS: u32 = 128u / LANES;
 const TILE: u32 = SLOTS * ROWS;
-
-var<workgroup> lane_sums: array<f32, 128u * ROWS>;
 
 // The product of row tile TILE + thread, valid for thread < TILE.
 fn integer_row(thread: u32, row: u32, tile: u32) -> f32 {
@@ -19,17 +18,13 @@ fn integer_row(thread: u32, row: u32, tile: u32) -> f32 {
     block, tile * TILE + slot, SLOTS, params.block_rows - 1u, lane, x_quad);
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
-    lane_sums[(r * SLOTS + slot) * LANES + lane] = sums[r];
+    put_sum(0u, lane, r * SLOTS + slot, sums[r]);
   }
   gather_squares(thread, x_quad, params.groups);
   workgroupBarrier();
   var total = 0.0;
   if (thread < TILE) {
-    // @unroll
-    for (var l = 0u; l < LANES; l++) {
-      total += lane_sums[thread * LANES + l];
-    }
-    total *= row_factor(params.columns, params.epsilon);
+    total = row_sum(0u, thread) * row_factor(params.columns, params.epsilon);
   }
   return total;
 }
