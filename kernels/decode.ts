@@ -1,10 +1,11 @@
 /**
- * Sequences with one row, through fused kernels: few dispatches a layer, for weights in q8 or q4.
+ * Sequences with one row, through fused kernels: few dispatches a layer, for weights in q8, q4 or
+ * fp8.
  *
  * A kernel that ends a block writes what the next block reads: the residual stream times the weight
- * of the norm that follows, as int8 in groups of 32 and as f32, with the squares of each group. The
- * norm's own factor is a number for the whole row, which the next kernel's results are multiplied
- * by. So no dispatch only normalises or quantises.
+ * of the norm that follows, in groups of 32 (int8 for q8 and q4, f32 for fp8) with the squares of
+ * each, and as f32. The norm's own factor is a number for the whole row, which the next kernel's
+ * results are multiplied by. So no dispatch only normalises or quantises.
  *
  * KDA layer: projections with convolution; gates and delta rule; output. MLA layer: projections;
  * latent; absorbed query; attention; values; output. Feed-forward: up, with the choice of experts;
@@ -25,7 +26,7 @@ import {
   splitRowsOf,
 } from "./decode_parts.ts";
 import { decodePrepare } from "./decode_prepare.ts";
-import { evenFirst } from "./decode_shape.ts";
+import { evenFirst, type RowFormat } from "./decode_shape.ts";
 import { decodeUp, type DecodeUpPipeline } from "./decode_up.ts";
 import { decodeValues } from "./decode_values.ts";
 import type { DenseWeights, GatedWeights, MoeWeights } from "./feed_forward.ts";
@@ -57,7 +58,7 @@ export class DecodeBlocks {
     private readonly buffers: DecodeBuffers,
     /** u32 of the MoE block: [MoE layers][stackSize]. */
     private readonly expertUse: GPUBuffer,
-    format: string,
+    format: RowFormat,
   ) {
     this.#even = evenFirst(format);
   }
@@ -79,7 +80,7 @@ export class DecodeBlocks {
     const stackSize = shape.moe.expertCount + shared;
     const pipelines = await compileDecode(gpu, shape, capacity, formats, choices);
     const splitRows = splitRowsOf(shape, capacity);
-    const buffers = allocateDecode(gpu, shape, capacity, choices, splitRows);
+    const buffers = allocateDecode(gpu, shape, capacity, choices, splitRows, formats.main);
     return new DecodeBlocks(
       shape,
       capacity.pageTokens,

@@ -1,6 +1,13 @@
 import source from "./decode_down.wgsl" with { type: "text" };
 import { type DecodeOutBuffers, type NextBlock, OUT_TILE } from "./decode_out.ts";
-import { type GroupedFormat, groupedPieces, pieces, rowLiterals } from "./decode_shape.ts";
+import {
+  groupLiterals,
+  groupPieces,
+  pieces,
+  rowLiterals,
+  rowPieces,
+  type RowStorage,
+} from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import { type BufferUse, type Recorder } from "./gpu/recorder.ts";
@@ -31,24 +38,25 @@ export const decodeDownKernel = defineKernel({
   params: PARAMS,
 });
 
-/** `width`: of an expert; `choices`: matrices that work on a row. */
+/** `down`: the experts' stack; `width`: of an expert; `choices`: matrices that work on a row. */
 export function compileDecodeDown(
   gpu: Gpu,
-  format: GroupedFormat,
+  down: RowStorage,
   width: number,
   choices: number,
 ): Promise<DecodeDownPipeline> {
   const preludes = [
-    ...groupedPieces(format),
-    ...pieces("plain_scale", "nan", "activation_group", "residual_end"),
+    ...rowPieces(down.format),
+    ...groupPieces(down.format),
+    ...pieces("plain_scale", "residual_end"),
   ];
   const literals = {
-    ...rowLiterals(width, LANES, 1),
+    ...rowLiterals(down, width, LANES, 1),
+    ...groupLiterals(down.format, OUT_TILE),
     CHOICES: choices,
     CHOICE_PARTS,
     PART_CHOICES: Math.ceil(choices / CHOICE_PARTS),
     ROW_PARTS: CHOICE_PARTS,
-    GROUP_THREADS: OUT_TILE,
   };
   return decodeDownKernel.compile(gpu, {}, preludes, literals);
 }

@@ -2,12 +2,12 @@
 // reads:
 //   residual += sum over the choices of share (W_down h);  y = weight residual
 //
-//   x           activation groups [row_count][CHOICES][groups][3 quads] = h
+//   x           activation groups [row_count][CHOICES][groups][X_QUADS] = h
 //   chosen      [row_count][CHOICES] (expert, weight)
 //   blocks      [matrices] blocks of [columns, width] (kernels/matrix.ts)
 //   weight      f32 [columns], of the norm that follows
 //   residual    f32 [rows][columns], from row_start on
-//   groups_out  activation groups [row_count][columns / 32][3 quads], with the residual's squares
+//   groups_out  activation groups [row_count][columns / 32][X_QUADS], with the residual's squares
 //   scaled      f32 [row_count][columns] = y
 //   router      i32 [row_count][experts][3]: set to zero for the next layer
 //
@@ -62,7 +62,7 @@ fn main(
       let block = block_of(
         pick.x * params.block_quads, params.columns, params.groups, params.scale_stride);
       let sums = lane_products(block, tile * 32u + row_of(thread), 0u, params.columns - 1u, lane,
-        (pairs + c) * params.groups * 3u);
+        (pairs + c) * params.groups * X_QUADS);
       product = fma(bitcast<f32>(pick.y), sums[0], product);
     }
   }

@@ -1,17 +1,34 @@
 /** Which models the fused kernels for sequences with one row take. */
 import { decodeAttentionBytes } from "./decode_attention.ts";
-import type { GroupedFormat } from "./decode_shape.ts";
+import { type RowFormat, type RowStorage, rowStorage } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { isGrouped, type Matrix } from "./matrix.ts";
 import type { ModelShape } from "./types.ts";
 import type { FloatFormat } from "./weight_preludes.ts";
 import type { WeightTable } from "./weight_table.ts";
 
+/** Large matrices by the kernels that read them. */
+const LARGE_KINDS = [
+  "kdaIn",
+  "kdaOut",
+  "mlaIn",
+  "mlaOut",
+  "denseUp",
+  "denseDown",
+  "moeUp",
+  "moeDown",
+] as const;
+type LargeKind = typeof LARGE_KINDS[number];
+
 /** Formats of the weights, the same in all layers. */
 export interface DecodeFormats {
-  /** Of the large matrices. */
-  readonly main: GroupedFormat;
-  /** Of f_a, g_a and b; f_b and g_b; kv_a; kv_b; the routers. */
+  /** Of the large matrices, and how each kind of them is stored. */
+  readonly main: RowFormat;
+  readonly large: Readonly<Record<LargeKind, RowStorage>>;
+  /**
+   * Of f_a, g_a and b; f_b and g_b; kv_a; kv_b; the routers. All but kv_b are f32 where they have
+   * scales or differ, which `WeightTable.widen` brings about.
+   */
   readonly low: FloatFormat;
   readonly gates: FloatFormat;
   readonly kvA: FloatFormat;
@@ -28,8 +45,9 @@ const THREADS_MAX = 1_024;
 
 /**
  * The formats of a model's weights where the fused kernels can take them, else null: large matrices
- * all q8 or all q4 and each in one binding, small ones float without scales, heads and widths
- * multiples of 32, one shared expert of an expert's size or none.
+ * all q8, all q4 or all fp8 and each in one binding, those of one kind with equal grids of scales,
+ * small ones float and kv_b everywhere alike, heads and widths multiples of 32, one shared expert
+ * of an expert's size or none.
  */
 export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): DecodeFormats | null {
   const { kda, mla, moe, hiddenSize, denseIntermediateSize } = shape;
@@ -44,27 +62,47 @@ export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): Deco
   const needed = Math.max(WORKGROUP_BYTES + choiceBytes, decodeAttentionBytes(shape.mla));
   if (needed > maxComputeWorkgroupStorageSize) return null;
   const { large, small } = matricesOf(shape, table);
-  const main = large[0]?.spec.format;
-  if (main === undefined || !isGrouped(main)) return null;
-  if (large.some(({ spec, parts }) => spec.format !== main || parts.length !== 1)) return null;
+  const storages = storagesOf(large);
+  if (storages === null) return null;
   const ranks = ranksOf(shape, table);
   if (ranks === null) return null;
-  const formats: Partial<Record<keyof DecodeFormats, FloatFormat>> = {};
-  for (const [kind, matrices] of Object.entries(small)) {
-    for (const { spec, parts } of matrices) {
-      const known = formats[kind as keyof DecodeFormats] ?? spec.format;
-      const isPlain = !isGrouped(spec.format) && spec.scale === null && parts.length === 1;
-      if (!isPlain || known !== spec.format) return null;
-      formats[kind as keyof DecodeFormats] = spec.format as FloatFormat;
-    }
-  }
-  const { low = "f32", gates = "f32", kvA = "f32", kvB = "f32", router = "f32" } = formats;
-  return { main, low, gates, kvA, kvB, router, ranks };
+  const all = Object.values(small).flat();
+  if (all.some(({ spec, parts }) => isGrouped(spec.format) || parts.length !== 1)) return null;
+  const [kvB = "f32", ...others] = new Set(small.kvB.map(({ spec }) => spec.format as FloatFormat));
+  if (others.length > 0) return null;
+  const [low, gates] = [plainFormat(small.low), plainFormat(small.gates)];
+  const [kvA, router] = [plainFormat(small.kvA), plainFormat(small.router)];
+  return { ...storages, low, gates, kvA, kvB, router, ranks };
+}
+
+/** The format of float matrices without scales where they have one, else f32. */
+function plainFormat(matrices: readonly Matrix[]): FloatFormat {
+  const [first, ...others] = new Set(matrices.map(({ spec }) => spec.format as FloatFormat));
+  const isPlain = others.length === 0 && matrices.every(({ spec }) => spec.scale === null);
+  return isPlain && first !== undefined ? first : "f32";
 }
 
 interface Matrices {
-  readonly large: Matrix[];
-  readonly small: Record<Exclude<keyof DecodeFormats, "main" | "ranks">, Matrix[]>;
+  /** What one dispatch of a layer reads. */
+  readonly large: Record<LargeKind, (readonly Matrix[])[]>;
+  readonly small: Record<Exclude<keyof DecodeFormats, "main" | "large" | "ranks">, Matrix[]>;
+}
+
+/** How the large matrices are stored; null where they are not joined or unlike one another. */
+function storagesOf(large: Matrices["large"]): Pick<DecodeFormats, "main" | "large"> | null {
+  const found: Partial<Record<LargeKind, RowStorage>> = {};
+  for (const kind of LARGE_KINDS) {
+    for (const [matrix, ...others] of large[kind]) {
+      const storage = rowStorage(matrix!);
+      if (storage === null || others.length > 0 || matrix!.parts.length !== 1) return null;
+      const known = found[kind] ??= storage;
+      if (JSON.stringify(known) !== JSON.stringify(storage)) return null;
+    }
+  }
+  const main = Object.values(found)[0]?.format;
+  if (main === undefined || Object.values(found).some(({ format }) => format !== main)) return null;
+  const entries = LARGE_KINDS.map((kind) => [kind, found[kind] ?? { format: main, grid: {} }]);
+  return { main, large: Object.fromEntries(entries) };
 }
 
 /** The low ranks of the KDA layers' gates; null where they differ or are no multiples of 16. */
@@ -82,27 +120,40 @@ function ranksOf({ layers }: ModelShape, table: WeightTable): [number, number] |
 }
 
 function matricesOf(shape: ModelShape, table: WeightTable): Matrices {
-  const large: Matrix[] = [];
+  const large: Matrices["large"] = {
+    kdaIn: [],
+    kdaOut: [],
+    mlaIn: [],
+    mlaOut: [],
+    denseUp: [],
+    denseDown: [],
+    moeUp: [],
+    moeDown: [],
+  };
   const small: Matrices["small"] = { low: [], gates: [], kvA: [], kvB: [], router: [] };
   shape.layers.forEach(({ mixer, feedForward }, layer) => {
     if (mixer === "kda") {
       const { qkv, o, fA, gA, b, fB, gB } = table.kda(layer);
-      large.push(...qkv, o);
+      large.kdaIn.push(qkv);
+      large.kdaOut.push([o]);
       small.low.push(fA, gA, b);
       small.gates.push(fB, gB);
     } else {
       const { q, o, kvA, kvB } = table.mla(layer);
-      large.push(q, o);
+      large.mlaIn.push([q]);
+      large.mlaOut.push([o]);
       small.kvA.push(kvA);
       small.kvB.push(kvB);
     }
     if (feedForward === "moe") {
       const { experts, router } = table.moe(layer, shape);
-      large.push(...experts.gateUp, experts.down);
+      large.moeUp.push(experts.gateUp);
+      large.moeDown.push([experts.down]);
       small.router.push(router);
     } else {
       const { gateUp, down } = table.dense(layer);
-      large.push(...gateUp, down);
+      large.denseUp.push(gateUp);
+      large.denseDown.push([down]);
     }
   });
   return { large, small };

@@ -1,11 +1,5 @@
 import source from "./decode_head.wgsl" with { type: "text" };
-import {
-  type GroupedFormat,
-  groupedPieces,
-  normLiterals,
-  pieces,
-  rowLiterals,
-} from "./decode_shape.ts";
+import { normLiterals, pieces, rowLiterals, rowPieces, type RowStorage } from "./decode_shape.ts";
 import { spread } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
@@ -40,19 +34,19 @@ export const decodeHeadKernel = defineKernel({
 /** `columns`: the hidden size. */
 export function compileDecodeHead(
   gpu: Gpu,
-  format: GroupedFormat,
+  head: RowStorage,
   columns: number,
 ): Promise<DecodeHeadPipeline> {
   const literals = {
-    ...rowLiterals(columns, LANES, ROWS),
+    ...rowLiterals(head, columns, LANES, ROWS),
     ...normLiterals(columns, THREADS),
     TILE_ROWS: TILE,
   };
-  const preludes = [...groupedPieces(format), ...pieces("plain_scale", "row_norm", "integer_row")];
+  const preludes = [...rowPieces(head.format), ...pieces("plain_scale", "row_norm", "matrix_row")];
   return decodeHeadKernel.compile(gpu, {}, preludes, literals);
 }
 
-/** y f32 [rowCount][rows of the matrix] of x, activation groups [rowCount][groups][3 quads]. */
+/** y f32 [rowCount][rows of the matrix] of x, activation groups [rowCount][groups][X_QUADS]. */
 export function decodeHead(
   recorder: Recorder,
   pipeline: DecodeHeadPipeline,

@@ -1,6 +1,6 @@
-// Logits of a few rows: y = W RMSNorm(residual), W q8 or q4.
+// Logits of a few rows: y = W RMSNorm(residual), W q8, q4 or fp8.
 //
-//   x       activation groups [row_count][groups][3 quads] of weight residual
+//   x       activation groups [row_count][groups][X_QUADS] of weight residual
 //   blocks  rows [row_offset, + block_rows) of W, one block (kernels/matrix.ts)
 //   y       f32 [row_count][y_stride]
 //
@@ -34,7 +34,7 @@ fn main(
   if (tile * TILE >= params.block_rows) {
     return;
   }
-  let value = integer_row(thread, row, tile);
+  let value = matrix_row(thread, row, tile);
   let weight_row = tile * TILE + thread;
   if (thread < TILE && weight_row < params.block_rows) {
     y[row * params.y_stride + params.row_offset + weight_row] = value;

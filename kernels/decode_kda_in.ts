@@ -2,11 +2,11 @@ import source from "./decode_kda_in.wgsl" with { type: "text" };
 import {
   floatPieces,
   floatRowLiterals,
-  type GroupedFormat,
-  groupedPieces,
   normLiterals,
   pieces,
   rowLiterals,
+  rowPieces,
+  type RowStorage,
 } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
@@ -39,9 +39,9 @@ const PARAMS = {
 
 const THREADS = 128;
 export const IN_LANES = 16;
-/** Rows of the integer matrix that one thread takes. */
+/** Rows of the large matrix that one thread takes. */
 export const IN_ROWS = 2;
-/** Rows of the integer matrix, and of the float one, that one workgroup takes. */
+/** Rows of the large matrix, and of the float one, that one workgroup takes. */
 export const IN_TILE = THREADS / IN_LANES * IN_ROWS;
 export const IN_FLOAT_TILE = 4;
 
@@ -54,21 +54,21 @@ export const decodeKdaInKernel = defineKernel({
   params: PARAMS,
 });
 
-/** For a q8 or q4 W_qkv and float f_a, g_a, b; `columns`: the hidden size. */
+/** For a W_qkv stored like this and float f_a, g_a, b; `columns`: the hidden size. */
 export function compileDecodeKdaIn(
   gpu: Gpu,
-  format: GroupedFormat,
+  qkv: RowStorage,
   lowFormat: FloatFormat,
   columns: number,
   { convolutionTaps }: KdaShape,
 ): Promise<DecodeKdaInPipeline> {
   const preludes = [
-    ...groupedPieces(format),
+    ...rowPieces(qkv.format),
     ...floatPieces(lowFormat),
-    ...pieces("plain_scale", "row_norm", "integer_row", "float_rows", "decode_in", "sigmoid"),
+    ...pieces("plain_scale", "row_norm", "matrix_row", "float_rows", "decode_in", "sigmoid"),
   ];
   const literals = {
-    ...rowLiterals(columns, IN_LANES, IN_ROWS),
+    ...rowLiterals(qkv, columns, IN_LANES, IN_ROWS),
     ...normLiterals(columns, THREADS),
     ...floatRowLiterals(columns),
     TILE_ROWS: IN_TILE,
@@ -78,7 +78,7 @@ export function compileDecodeKdaIn(
 }
 
 export interface DecodeKdaInBuffers {
-  /** read: activation groups [rowCount][groups][3 quads]. */
+  /** read: activation groups [rowCount][groups][X_QUADS]. */
   readonly x: BufferUse;
   /** read: f32 [rowCount][hidden]. */
   readonly scaled: BufferUse;

@@ -1,8 +1,8 @@
 // The first dispatch of a KDA layer for sequences with one row: with x = RMSNorm(residual),
 //   u = W_qkv x;  y = silu(sum over w of taps[c][w] u[t - (taps - 1) + w][c]);  low = W_low x
-// and the slot's tail moves on. W_qkv is q8 or q4; W_low = f_a | g_a | b float.
+// and the slot's tail moves on. W_qkv is q8, q4 or fp8; W_low = f_a | g_a | b float.
 //
-//   x        activation groups [row_count][groups][3 quads] of weight residual
+//   x        activation groups [row_count][groups][X_QUADS] of weight residual
 //   scaled   f32 quads [row_count][columns / 4] = weight residual
 //   blocks   W_qkv, one block (kernels/matrix.ts)
 //   weights  W_low: float rows, whose three matrices begin at segments 0, g_a_start, b_start
@@ -102,7 +102,7 @@ fn main(
     if (used) {
       before = history(c, slot);
     }
-    let u = integer_row(thread, row, block_tile);
+    let u = matrix_row(thread, row, block_tile);
     if (used) {
       out[target_start + c] = convolve(before, u, c, slot);
     }

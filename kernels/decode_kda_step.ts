@@ -1,5 +1,5 @@
 import source from "./decode_kda_step.wgsl" with { type: "text" };
-import { floatPieces, pieces } from "./decode_shape.ts";
+import { floatPieces, groupLiterals, groupPieces, pieces, type RowFormat } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
@@ -34,16 +34,18 @@ export const decodeKdaStepKernel = defineKernel({
   params: PARAMS,
 });
 
-/** `keyDim`: a multiple of 32; `gateFormat`, ranks: of f_b and g_b. */
+/** `main`: of the matrix that follows; `keyDim`: a multiple of 32; the rest: of f_b and g_b. */
 export function compileDecodeKdaStep(
   gpu: Gpu,
+  main: RowFormat,
   gateFormat: FloatFormat,
   keyDim: number,
   [rank, gateRank]: readonly [number, number],
 ): Promise<DecodeKdaStepPipeline> {
   const preludes = [
     ...floatPieces(gateFormat),
-    ...pieces("nan", "sigmoid", "softplus", "kda_step_parts", "activation_group"),
+    ...groupPieces(main),
+    ...pieces("x_group", "sigmoid", "softplus", "kda_step_parts"),
   ];
   // A model without KDA layers has no ranks, and arrays of WGSL no zero size.
   const rankSegments = Math.max(1, segmentCount(rank));
@@ -58,7 +60,7 @@ export function compileDecodeKdaStep(
     RANK_TURNS: Math.ceil(keyDim * rankLanes / THREADS),
     RANK_STEPS: Math.ceil(rankSegments / rankLanes),
     GATE_STEPS: Math.ceil(gateSegments / PARTS),
-    GROUP_THREADS: COLUMNS,
+    ...groupLiterals(main, COLUMNS),
   };
   return decodeKdaStepKernel.compile(gpu, {}, preludes, literals);
 }
@@ -70,7 +72,7 @@ export interface DecodeKdaStepBuffers {
   readonly rows: BufferUse;
   /** write: f32 [slots][headCount][keyDim][valueDim]. */
   readonly state: BufferUse;
-  /** write: activation groups [rowCount][headCount valueDim / 32][3 quads]. */
+  /** write: activation groups [rowCount][headCount valueDim / 32][X_QUADS]. */
   readonly groups: BufferUse;
 }
 

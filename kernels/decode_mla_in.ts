@@ -3,11 +3,11 @@ import source from "./decode_mla_in.wgsl" with { type: "text" };
 import {
   floatPieces,
   floatRowLiterals,
-  type GroupedFormat,
-  groupedPieces,
   normLiterals,
   pieces,
   rowLiterals,
+  rowPieces,
+  type RowStorage,
 } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
@@ -40,20 +40,20 @@ export const decodeMlaInKernel = defineKernel({
   params: PARAMS,
 });
 
-/** For a q8 or q4 W_q and a float kv_a; `columns`: the hidden size. */
+/** For a W_q stored like this and a float kv_a; `columns`: the hidden size. */
 export function compileDecodeMlaIn(
   gpu: Gpu,
-  format: GroupedFormat,
+  q: RowStorage,
   kvAFormat: FloatFormat,
   columns: number,
 ): Promise<DecodeMlaInPipeline> {
   const preludes = [
-    ...groupedPieces(format),
+    ...rowPieces(q.format),
     ...floatPieces(kvAFormat),
-    ...pieces("plain_scale", "row_norm", "integer_row", "float_rows", "decode_in"),
+    ...pieces("plain_scale", "row_norm", "matrix_row", "float_rows", "decode_in"),
   ];
   const literals = {
-    ...rowLiterals(columns, IN_LANES, IN_ROWS),
+    ...rowLiterals(q, columns, IN_LANES, IN_ROWS),
     ...normLiterals(columns, THREADS),
     ...floatRowLiterals(columns),
     TILE_ROWS: IN_TILE,
@@ -62,7 +62,7 @@ export function compileDecodeMlaIn(
 }
 
 export interface DecodeMlaInBuffers {
-  /** read: activation groups [rowCount][groups][3 quads]. */
+  /** read: activation groups [rowCount][groups][X_QUADS]. */
   readonly x: BufferUse;
   /** read: f32 [rowCount][hidden]. */
   readonly scaled: BufferUse;

@@ -1,8 +1,8 @@
 // The first dispatch of an MLA layer for sequences with one row: with x = RMSNorm(residual),
 //   queries = W_q x;  compressed = W_kva x
-// W_q is q8 or q4, W_kva float.
+// W_q is q8, q4 or fp8, W_kva float.
 //
-//   x           activation groups [row_count][groups][3 quads] of weight residual
+//   x           activation groups [row_count][groups][X_QUADS] of weight residual
 //   scaled      f32 quads [row_count][columns / 4] = weight residual
 //   blocks      W_q, one block (kernels/matrix.ts)
 //   weights     W_kva, float rows
@@ -41,7 +41,7 @@ fn main(
   let tile = group.x / params.row_count;
   if (tile >= params.float_tiles) {
     let block_tile = tile - params.float_tiles;
-    let value = integer_row(thread, row, block_tile);
+    let value = matrix_row(thread, row, block_tile);
     let c = block_tile * TILE + thread;
     if (thread < TILE && c < params.block_rows) {
       queries[row * params.block_rows + c] = value;

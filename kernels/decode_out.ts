@@ -1,10 +1,12 @@
 import source from "./decode_out.wgsl" with { type: "text" };
 import {
   floatPieces,
-  type GroupedFormat,
-  groupedPieces,
+  groupLiterals,
+  groupPieces,
   pieces,
   rowLiterals,
+  rowPieces,
+  type RowStorage,
 } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
@@ -42,20 +44,21 @@ export const decodeOutKernel = defineKernel({
 /** `headDim`: channels of a head that its squares normalise, a multiple of 32; 0 for none. */
 export function compileDecodeOut(
   gpu: Gpu,
-  format: GroupedFormat,
+  matrix: RowStorage,
   routerFormat: FloatFormat,
   columns: number,
   headDim: number,
 ): Promise<DecodeOutPipeline> {
   const preludes = [
-    ...groupedPieces(format),
+    ...rowPieces(matrix.format),
     ...floatPieces(routerFormat),
-    ...pieces("nan", "limbs", "activation_group", "residual_end"),
+    ...groupPieces(matrix.format),
+    ...pieces("limbs", "residual_end"),
   ];
   const literals = {
-    ...rowLiterals(columns, LANES, 1),
+    ...rowLiterals(matrix, columns, LANES, 1),
+    ...groupLiterals(matrix.format, OUT_TILE),
     HEAD_GROUPS: headDim / 32,
-    GROUP_THREADS: OUT_TILE,
   };
   return decodeOutKernel.compile(gpu, {}, preludes, literals);
 }
@@ -69,11 +72,11 @@ export interface NextBlock {
 }
 
 export interface DecodeOutBuffers {
-  /** read: activation groups [rowCount][groups][3 quads]. */
+  /** read: activation groups [rowCount][groups][X_QUADS]. */
   readonly x: BufferUse;
   /** write: f32 [rows][columns]. */
   readonly residual: BufferUse;
-  /** write: activation groups [rowCount][columns / 32][3 quads]. */
+  /** write: activation groups [rowCount][columns / 32][X_QUADS]. */
   readonly groups: BufferUse;
   /** write: f32 [rowCount][columns]. */
   readonly scaled: BufferUse;

@@ -4,12 +4,12 @@
 //   router[e] += sum over c of R[e][c] y[c], where a mixture of experts follows
 // Where x comes from KDA, a head's groups still lack the factor 1 / sqrt(mean(o^2) + epsilon).
 //
-//   x           activation groups [row_count][groups][3 quads]
+//   x           activation groups [row_count][groups][X_QUADS]
 //   blocks      W, one block (kernels/matrix.ts)
 //   weight      f32 [columns], of the norm that follows
 //   weights     R, float rows [experts][segments]; anything where experts is 0
 //   residual    f32 [rows][columns], from row_start on
-//   groups_out  activation groups [row_count][columns / 32][3 quads], with the residual's squares
+//   groups_out  activation groups [row_count][columns / 32][X_QUADS], with the residual's squares
 //   scaled      f32 [row_count][columns] = y
 //   router      i32 [row_count][experts][3 limbs]: sums of lib/limbs.wgsl; integers, so that the
 //               order in which workgroups come does not matter
@@ -47,11 +47,11 @@ fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
   if (HEAD_GROUPS == 0u) {
     return scale;
   }
-  let first = quad - quad / 3u % max(HEAD_GROUPS, 1u) * 3u;
+  let first = quad - quad / X_QUADS % max(HEAD_GROUPS, 1u) * X_QUADS;
   var squares = 0.0;
   // @unroll
   for (var i = 0u; i < HEAD_GROUPS; i++) {
-    squares += bitcast<f32>(x[first + 3u * i + 2u].z);
+    squares += bitcast<f32>(x[first + X_QUADS * i + X_QUADS - 1u].z);
   }
   return scale / sqrt(squares / f32(params.head_dim) + params.epsilon);
 }
@@ -76,7 +76,7 @@ fn main(
     router_tail = weights16(first_segment + 1u);
   }
   let sums = lane_products(
-    block, weight_row, 0u, params.columns - 1u, lane, row * params.groups * 3u);
+    block, weight_row, 0u, params.columns - 1u, lane, row * params.groups * X_QUADS);
   put_sum(0u, lane, row_of(thread), sums[0]);
   workgroupBarrier();
   var total = 0.0;

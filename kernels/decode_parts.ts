@@ -11,7 +11,7 @@ import { compileDecodeKdaStep, type DecodeKdaStepPipeline } from "./decode_kda_s
 import { compileDecodeMlaIn, type DecodeMlaInPipeline } from "./decode_mla_in.ts";
 import { compileDecodeOut, type DecodeOutPipeline } from "./decode_out.ts";
 import { compileDecodePrepare, type DecodePreparePipeline } from "./decode_prepare.ts";
-import { activationGroups } from "./decode_shape.ts";
+import { activationGroups, type RowFormat, type RowStorage } from "./decode_shape.ts";
 import { compileDecodeUp, type DecodeUpPipeline } from "./decode_up.ts";
 import { compileDecodeValues, type DecodeValuesPipeline } from "./decode_values.ts";
 import type { Gpu } from "./gpu/gpu.ts";
@@ -43,7 +43,7 @@ export interface DecodePipelines {
   readonly moeDown: DecodeDownPipeline;
 }
 
-/** Activations of the rows of sequences with one row; groups as in lib/activation_group.wgsl. */
+/** Activations of the rows of sequences with one row; groups as in lib/x_group.wgsl. */
 export interface DecodeBuffers {
   /** [sequences][hidden]: what the next block reads, as groups and as f32. */
   readonly x: GPUBuffer;
@@ -71,30 +71,30 @@ export async function compileDecode(
   gpu: Gpu,
   shape: ModelShape,
   { pageTokens, pagesPerSequence, latentFormat }: Capacity,
-  { main, low, gates, kvA, kvB, router, ranks }: DecodeFormats,
+  { main, large, low, gates, kvA, kvB, router, ranks }: DecodeFormats,
   choices: number,
 ): Promise<DecodePipelines> {
   const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
   const tokens = pageTokens * pagesPerSequence;
-  const out = (columns: number, headDim: number) =>
-    compileDecodeOut(gpu, main, router, columns, headDim);
+  const out = (matrix: RowStorage, columns: number, headDim: number) =>
+    compileDecodeOut(gpu, matrix, router, columns, headDim);
   const [prepare, kdaIn, kdaStep, kdaOut, mlaIn, latent, absorb] = await Promise.all([
-    compileDecodePrepare(gpu),
-    compileDecodeKdaIn(gpu, main, low, hidden, kda),
-    compileDecodeKdaStep(gpu, gates, kda.keyDim, ranks),
-    out(kda.headCount * kda.valueDim, kda.valueDim),
-    compileDecodeMlaIn(gpu, main, kvA, hidden),
+    compileDecodePrepare(gpu, main),
+    compileDecodeKdaIn(gpu, large.kdaIn, low, hidden, kda),
+    compileDecodeKdaStep(gpu, main, gates, kda.keyDim, ranks),
+    out(large.kdaOut, kda.headCount * kda.valueDim, kda.valueDim),
+    compileDecodeMlaIn(gpu, large.mlaIn, kvA, hidden),
     compileMlaLatent(gpu, latentFormat),
     compileMlaAbsorb(gpu, kvB),
   ]);
   const [attention, values, mlaOut, denseUp, denseDown, moeUp, moeDown] = await Promise.all([
     compileDecodeAttention(gpu, mla, latentFormat, tokens),
-    compileDecodeValues(gpu, kvB, mla),
-    out(mla.headCount * mla.valueDim, 0),
-    compileDecodeUp(gpu, main, hidden, null),
-    out(denseIntermediateSize, 0),
-    compileDecodeUp(gpu, main, hidden, moe),
-    compileDecodeDown(gpu, main, moe.intermediateSize, choices),
+    compileDecodeValues(gpu, main, kvB, mla),
+    out(large.mlaOut, mla.headCount * mla.valueDim, 0),
+    compileDecodeUp(gpu, large.denseUp, hidden, null),
+    out(large.denseDown, denseIntermediateSize, 0),
+    compileDecodeUp(gpu, large.moeUp, hidden, moe),
+    compileDecodeDown(gpu, large.moeDown, moe.intermediateSize, choices),
   ]);
   const kdaPipelines = { prepare, kdaIn, kdaStep, kdaOut };
   const mlaPipelines = { mlaIn, latent, absorb, attention, values, mlaOut };
@@ -114,11 +114,12 @@ export function allocateDecode(
   capacity: Capacity,
   choices: number,
   splitRows: number,
+  main: RowFormat,
 ): DecodeBuffers {
   const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
   const rows = capacity.sequences;
   const groups = (label: string, columns: number) =>
-    activationGroups(gpu, `decode ${label}`, rows, columns);
+    activationGroups(gpu, `decode ${label}`, rows, columns, main);
   const floats = (label: string, count: number) => scratch(gpu, `decode ${label}`, rows * count);
   const { mixed, values } = kdaWidths(kda);
   const splits = DECODE_SPLITS * mla.headCount;

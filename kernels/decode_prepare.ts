@@ -1,5 +1,5 @@
 import source from "./decode_prepare.wgsl" with { type: "text" };
-import { pieces } from "./decode_shape.ts";
+import { groupLiterals, groupPieces, pieces, type RowFormat } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import { type BufferUse, type Recorder } from "./gpu/recorder.ts";
@@ -20,7 +20,6 @@ export type DecodePreparePipeline = Pipeline<typeof PARAMS>;
 export const decodePrepareKernel = defineKernel({
   name: "decode_prepare",
   source,
-  preludes: pieces("nan", "activation_group"),
   bindings: ["read", "read", "read", "write", "write"],
   params: PARAMS,
 });
@@ -32,14 +31,16 @@ export interface DecodePrepareBuffers {
   readonly residual: BufferUse;
   /** read: f32 [columns]. */
   readonly weight: BufferUse;
-  /** write: activation groups [rowCount][groups][3 quads]. */
+  /** write: activation groups [rowCount][groups][X_QUADS]. */
   readonly groups: BufferUse;
   /** write: f32 [rowCount][columns]. */
   readonly scaled: BufferUse;
 }
 
-export function compileDecodePrepare(gpu: Gpu): Promise<DecodePreparePipeline> {
-  return decodePrepareKernel.compile(gpu, {}, undefined, { GROUP_THREADS: THREADS });
+/** `format`: of the matrix that follows. */
+export function compileDecodePrepare(gpu: Gpu, format: RowFormat): Promise<DecodePreparePipeline> {
+  const preludes = [...pieces("x_group"), ...groupPieces(format)];
+  return decodePrepareKernel.compile(gpu, {}, preludes, groupLiterals(format, THREADS));
 }
 
 /** Rows [rowStart, + rowCount) of the residual, or those that `rows` names where `gather`. */

@@ -1,11 +1,11 @@
-// Rows of the residual stream as the integer kernels take them: y = weight residual, in activation
-// groups (lib/activation_group.wgsl) with the squares of the residual, and y itself. The norm's
+// Rows of the residual stream as the fused kernels take them: y = weight residual, in activation
+// groups (lib/x_group.wgsl) with the squares of the residual, and y itself. The norm's
 // factor is the same for a whole row, so that those who read y multiply by it in the end.
 //
 //   rows        u32 [row_count]: rows of the residual, or unused where `gather` is 0
 //   residual    f32 [..][columns]
 //   weight      f32 [columns], of the norm that follows
-//   groups_out  activation groups [row_count][groups][3 quads]
+//   groups_out  activation groups [row_count][groups][X_QUADS]
 //   scaled      f32 [row_count][columns] = y
 //
 // One workgroup: 8 groups of one row. Loops: none.
@@ -42,7 +42,7 @@ fn main(
     y = value * weight[column];
     scaled[group.y * params.columns + column] = y;
   }
-  let at = (group.y * params.groups + column / 32u) * 3u;
+  let at = (group.y * params.groups + column / 32u) * X_QUADS;
   store_group(thread, column / 32u < params.groups, y, value * value, at,
     params.even_first != 0u);
 }

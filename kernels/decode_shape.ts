@@ -7,8 +7,11 @@ import chooseExperts from "./lib/choose_experts.wgsl" with { type: "text" };
 import attentionTile from "./lib/decode_attention_tile.wgsl" with { type: "text" };
 import kdaStepParts from "./lib/kda_step_parts.wgsl" with { type: "text" };
 import decodeIn from "./lib/decode_in.wgsl" with { type: "text" };
-import integerRow from "./lib/integer_row.wgsl" with { type: "text" };
+import floatGroup from "./lib/float_group.wgsl" with { type: "text" };
+import fp8Rows from "./lib/fp8_rows.wgsl" with { type: "text" };
+import matrixRow from "./lib/matrix_row.wgsl" with { type: "text" };
 import floatRows from "./lib/float_rows.wgsl" with { type: "text" };
+import laneRows from "./lib/lane_rows.wgsl" with { type: "text" };
 import limbs from "./lib/limbs.wgsl" with { type: "text" };
 import nan from "./lib/nan.wgsl" with { type: "text" };
 import orderKey from "./lib/order_key.wgsl" with { type: "text" };
@@ -22,11 +25,26 @@ import rowSums from "./lib/row_sums.wgsl" with { type: "text" };
 import sigmoid from "./lib/sigmoid.wgsl" with { type: "text" };
 import splitWeights from "./lib/split_weights.wgsl" with { type: "text" };
 import softplus from "./lib/softplus.wgsl" with { type: "text" };
-import { groupCount } from "./matrix.ts";
+import xGroup from "./lib/x_group.wgsl" with { type: "text" };
+import { GROUP_COLUMNS, groupCount, isGrouped, type Matrix } from "./matrix.ts";
 import { scratch } from "./scratch.ts";
 import { type FloatFormat, segmentCount, weightPreludes } from "./weight_preludes.ts";
 
-export type GroupedFormat = "q8" | "q4";
+/** Formats of the large matrices that the fused kernels take. */
+export type RowFormat = "q8" | "q4" | "fp8";
+
+/** How large matrices of one kind are stored, the same in all layers. */
+export interface RowStorage {
+  readonly format: RowFormat;
+  /** Literals of lib/fp8_rows.wgsl; none for q8 and q4. */
+  readonly grid: Readonly<Record<string, number>>;
+}
+
+/**
+ * Groups of fp8 whose loads a thread has under way: its activations take eight times the registers
+ * of integers.
+ */
+const FP8_CHUNK = 4;
 
 const SOURCES = {
   activation_group: activationGroup,
@@ -35,8 +53,11 @@ const SOURCES = {
   kda_step_parts: kdaStepParts,
   decode_in: decodeIn,
   decode_splits: decodeSplits,
+  float_group: floatGroup,
   float_rows: floatRows,
-  integer_row: integerRow,
+  fp8_rows: fp8Rows,
+  matrix_row: matrixRow,
+  lane_rows: laneRows,
   limbs,
   nan,
   order_key: orderKey,
@@ -48,6 +69,7 @@ const SOURCES = {
   sigmoid,
   softplus,
   split_weights: splitWeights,
+  x_group: xGroup,
 } as const;
 
 /** Pieces of kernels/lib by name, in that order. */
@@ -55,10 +77,17 @@ export function pieces(...names: readonly (keyof typeof SOURCES)[]): Prelude[] {
   return names.map((name) => ({ name: `lib/${name}.wgsl`, source: SOURCES[name] }));
 }
 
-/** How rows of q8 and q4 are read. */
-export function groupedPieces(format: GroupedFormat): Prelude[] {
+/** How rows of large matrices are read. */
+export function rowPieces(format: RowFormat): Prelude[] {
+  if (format === "fp8") return pieces("x_group", "fp8_rows", "lane_rows", "row_sums");
   const source = format === "q4" ? q4Group : q8Group;
-  return [{ name: `lib/${format}_group.wgsl`, source }, ...pieces("q_rows", "row_sums")];
+  const group = { name: `lib/${format}_group.wgsl`, source };
+  return [...pieces("x_group"), group, ...pieces("q_rows", "lane_rows", "row_sums")];
+}
+
+/** How activations for weights of this format are written. */
+export function groupPieces(format: RowFormat): Prelude[] {
+  return pieces("nan", format === "fp8" ? "float_group" : "activation_group");
 }
 
 /** How float weights without scales are read. */
@@ -67,10 +96,12 @@ export function floatPieces(format: FloatFormat): Prelude[] {
 }
 
 /**
- * Literals of lib/q_rows.wgsl for rows of `columns`: `lanes` threads a row, `rows` rows each. With
- * `chunk` a thread has at most as many groups' loads under way, else all.
+ * Literals of lib/lane_rows.wgsl and of what comes before it, for rows of `columns`: `lanes`
+ * threads a row, `rows` rows each. With `chunk` a thread has at most as many groups' loads under
+ * way; else all, or FP8_CHUNK.
  */
 export function rowLiterals(
+  { format, grid }: RowStorage,
   columns: number,
   lanes: number,
   rows: number,
@@ -78,12 +109,18 @@ export function rowLiterals(
 ): Record<string, number> {
   const groups = groupCount(columns);
   const full = Math.floor(groups / lanes);
-  let together = Math.max(1, Math.min(chunk ?? 1, full));
+  const most = format === "fp8" ? FP8_CHUNK : chunk;
+  let together = Math.max(1, Math.min(most ?? 1, full));
   while (full % together !== 0) together--;
-  const looped = chunk === undefined ? 0 : full;
+  const looped = most === undefined ? 0 : full;
   const rest = groups > full * lanes ? 1 : 0;
   const loop = { LOOPED: looped, CHUNK: together, TAIL: full - looped, REST: rest };
-  return { LANES: lanes, ROWS: rows, ...loop };
+  return { LANES: lanes, ROWS: rows, X_QUADS: xQuads(format), ...loop, ...grid };
+}
+
+/** Literals of lib/x_group.wgsl and of the piece that writes groups; `threads` have values. */
+export function groupLiterals(format: RowFormat, threads: number): Record<string, number> {
+  return { X_QUADS: xQuads(format), GROUP_THREADS: threads };
 }
 
 /** Literals of lib/row_norm.wgsl. */
@@ -97,12 +134,44 @@ export function floatRowLiterals(columns: number): Record<string, number> {
   return { SEGMENT_TURNS: Math.ceil(segmentCount(columns) / 32) };
 }
 
-/** Activation groups [rows][columns / 32][3 quads]. */
-export function activationGroups(gpu: Gpu, label: string, rows: number, columns: number) {
-  return scratch(gpu, label, 12 * rows * groupCount(columns));
+/** Activation groups [rows][columns / 32][X_QUADS]. */
+export function activationGroups(
+  gpu: Gpu,
+  label: string,
+  rows: number,
+  columns: number,
+  format: RowFormat,
+) {
+  return scratch(gpu, label, 4 * xQuads(format) * rows * groupCount(columns));
+}
+
+/** Quads of a group of activations for weights of this format. */
+function xQuads(format: RowFormat): number {
+  return format === "fp8" ? 9 : 3;
 }
 
 /** Whether activations for weights of this format have their even columns first. */
-export function evenFirst(format: string): number {
+export function evenFirst(format: RowFormat): number {
   return format === "q4" ? 1 : 0;
+}
+
+/** How `matrix` is stored, or null where lib/lane_rows.wgsl can't take its parts. */
+export function rowStorage({ spec, parts, scales }: Matrix): RowStorage | null {
+  const { format, rows, columns, scale } = spec;
+  if (columns % GROUP_COLUMNS !== 0) return null;
+  if (isGrouped(format)) return { format, grid: {} };
+  if (format !== "fp8" || scale === null || scales.buffer !== parts[0]!.buffer) return null;
+  const { rowsPerScale, columnsPerScale } = scale;
+  const scaleColumns = Math.ceil(columns / columnsPerScale);
+  const single = scaleColumns === 1;
+  if (!single && columnsPerScale % GROUP_COLUMNS !== 0) return null;
+  return {
+    format,
+    grid: {
+      ROWS_PER_SCALE: Math.min(rowsPerScale, rows),
+      GROUPS_PER_SCALE: single ? groupCount(columns) : columnsPerScale / GROUP_COLUMNS,
+      SCALE_COLUMNS: scaleColumns,
+      SCALE_WORD: scales.offset / 4,
+    },
+  };
 }

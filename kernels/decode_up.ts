@@ -1,9 +1,11 @@
 import {
-  type GroupedFormat,
-  groupedPieces,
+  groupLiterals,
+  groupPieces,
   normLiterals,
   pieces,
   rowLiterals,
+  rowPieces,
+  type RowStorage,
 } from "./decode_shape.ts";
 import source from "./decode_up.wgsl" with { type: "text" };
 import type { Gpu } from "./gpu/gpu.ts";
@@ -49,30 +51,22 @@ export const decodeUpKernel = defineKernel({
 /** `moe` null: a dense block. `columns`: the hidden size. */
 export function compileDecodeUp(
   gpu: Gpu,
-  format: GroupedFormat,
+  gateUp: RowStorage,
   columns: number,
   moe: MoeShape | null,
 ): Promise<DecodeUpPipeline> {
   const preludes = [
-    ...groupedPieces(format),
-    ...pieces(
-      "plain_scale",
-      "nan",
-      "limbs",
-      "order_key",
-      "sigmoid",
-      "row_norm",
-      "choose_experts",
-      "activation_group",
-    ),
+    ...rowPieces(gateUp.format),
+    ...groupPieces(gateUp.format),
+    ...pieces("plain_scale", "limbs", "order_key", "sigmoid", "row_norm", "choose_experts"),
   ];
   const literals = {
-    ...rowLiterals(columns, LANES, 2, CHUNK),
+    ...rowLiterals(gateUp, columns, LANES, 2, CHUNK),
     ...normLiterals(columns, THREADS),
+    ...groupLiterals(gateUp.format, TILE),
     ...choiceLiterals(moe),
     TILE_ROWS: TILE,
     ROW_PARTS: 2,
-    GROUP_THREADS: TILE,
   };
   return decodeUpKernel.compile(gpu, {}, preludes, literals);
 }
@@ -92,13 +86,13 @@ function choiceLiterals(moe: MoeShape | null) {
 }
 
 export interface DecodeUpBuffers {
-  /** read: activation groups [rowCount][groups][3 quads]. */
+  /** read: activation groups [rowCount][groups][X_QUADS]. */
   readonly x: BufferUse;
   /** read: i32 [rowCount][experts][3]. */
   readonly limbs: BufferUse;
   /** read: f32 [experts]; anything in a dense block. */
   readonly bias: BufferUse;
-  /** write: activation groups [rowCount][choices][width / 32][3 quads]. */
+  /** write: activation groups [rowCount][choices][width / 32][X_QUADS]. */
   readonly groups: BufferUse;
   /** write: [rowCount][choices] (expert, weight). */
   readonly chosen: BufferUse;

@@ -3,12 +3,12 @@
 // Where a mixture of experts is there, every workgroup chooses from the router's sums as
 // router.wgsl does, and the first one of each choice writes it down.
 //
-//   x           activation groups [row_count][groups][3 quads] of weight residual
+//   x           activation groups [row_count][groups][X_QUADS] of weight residual
 //   router      i32 [row_count][EXPERTS][3 limbs], lib/limbs.wgsl: logits without the norm's factor
 //   bias        f32 [EXPERTS]
 //   blocks      [matrices] blocks of gate | up [2 width, columns] each (kernels/matrix.ts); the
 //               shared expert is number EXPERTS
-//   groups_out  activation groups [row_count][choices][width / 32][3 quads] of h
+//   groups_out  activation groups [row_count][choices][width / 32][X_QUADS] of h
 //   chosen      [row_count][choices] (expert, weight)
 //   expert_use  u32 [..]: rows of each matrix are added from use_offset on, where experts are
 //
@@ -49,7 +49,7 @@ fn main(
   let row = group.x % params.row_count;
   let tile = group.x / params.row_count % params.tiles;
   let choice = group.x / params.row_count / params.tiles;
-  let x_quad = row * params.groups * 3u;
+  let x_quad = row * params.groups * X_QUADS;
   // Loaded now, used behind the barrier.
   let loaded = load_experts(thread, row);
   gather_squares(thread, x_quad, params.groups);
@@ -80,5 +80,5 @@ fn main(
   }
   let group_out = (row * params.choices + choice) * (params.width / 32u) +
     tile * (TILE_ROWS / 32u) + thread / 32u;
-  store_group(thread, used, h, 0.0, group_out * 3u, params.even_first != 0u);
+  store_group(thread, used, h, 0.0, group_out * X_QUADS, params.even_first != 0u);
 }

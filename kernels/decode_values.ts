@@ -1,13 +1,13 @@
 import source from "./decode_values.wgsl" with { type: "text" };
-import { floatPieces, pieces } from "./decode_shape.ts";
+import { floatPieces, groupLiterals, groupPieces, pieces, type RowFormat } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import type { BufferUse, Recorder } from "./gpu/recorder.ts";
 import type { Matrix } from "./matrix.ts";
 import { valueQuads } from "./mla_attention.ts";
-import { readWhole } from "./scratch.ts";
+import { readScales, readWhole } from "./scratch.ts";
 import type { MlaShape } from "./types.ts";
-import { type FloatFormat, segmentCount } from "./weight_preludes.ts";
+import { type FloatFormat, SCALE_PARAMS, scaleParams, segmentCount } from "./weight_preludes.ts";
 
 const PARAMS = {
   row_start: "u32",
@@ -19,6 +19,7 @@ const PARAMS = {
   segments: "u32",
   slices: "u32",
   even_first: "u32",
+  ...SCALE_PARAMS,
 } as const;
 
 /** Threads that share a value row. */
@@ -31,22 +32,24 @@ export type DecodeValuesPipeline = Pipeline<typeof PARAMS>;
 export const decodeValuesKernel = defineKernel({
   name: "decode_values",
   source,
-  bindings: ["read", "read", "read", "read", "write"],
+  bindings: ["read", "read", "read", "read", "read", "write"],
   params: PARAMS,
 });
 
-/** `kvBFormat`: of kv_b. */
+/** `main`: of the matrix that follows; `kvBFormat`: of kv_b. */
 export function compileDecodeValues(
   gpu: Gpu,
+  main: RowFormat,
   kvBFormat: FloatFormat,
   { latentDim }: MlaShape,
 ): Promise<DecodeValuesPipeline> {
   const preludes = [
     ...floatPieces(kvBFormat),
-    ...pieces("nan", "decode_splits", "split_weights", "activation_group"),
+    ...groupPieces(main),
+    ...pieces("x_group", "decode_splits", "split_weights"),
   ];
   const literals = {
-    GROUP_THREADS: CHANNELS,
+    ...groupLiterals(main, CHANNELS),
     LATENT_QUADS: 4 * segmentCount(latentDim),
     LANE_SEGMENTS: Math.ceil(segmentCount(latentDim) / LANES),
   };
@@ -59,7 +62,7 @@ export interface DecodeValuesBuffers {
   /** read: of the rows' splits, as decode_attention writes them. */
   readonly sums: BufferUse;
   readonly maxima: BufferUse;
-  /** write: activation groups [rowCount][headCount valueDim / 32][3 quads]. */
+  /** write: activation groups [rowCount][headCount valueDim / 32][X_QUADS]. */
   readonly groups: BufferUse;
 }
 
@@ -80,7 +83,7 @@ export function decodeValues(
   const slices = valueDim / CHANNELS;
   recorder.dispatch(
     pipeline,
-    [rows, sums, maxima, readWhole(kvB), groups],
+    [rows, sums, maxima, readWhole(kvB), readScales(kvB), groups],
     {
       row_start: rowStart,
       head_count: headCount,
@@ -91,6 +94,7 @@ export function decodeValues(
       segments: segmentCount(latentDim),
       slices,
       even_first: evenFirst,
+      ...scaleParams(kvB.spec),
     },
     [headCount * slices, rowCount],
   );

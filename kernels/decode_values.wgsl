@@ -5,7 +5,8 @@
 //   sums        f32 quads [row_count][SPLITS][head_count][value_quads], as decode_attention.wgsl
 //   maxima      f32 [row_count][SPLITS][head_count][2] = m, l
 //   weights     kv_b, float rows [heads (nope_dim + value_dim)][segments]
-//   groups_out  activation groups [rows][heads value_dim / 32][3 quads] of o
+//   scales      of kv_b, lib/scale_grid.wgsl (fp8 only)
+//   groups_out  activation groups [rows][heads value_dim / 32][X_QUADS] of o
 //
 // One workgroup: 32 value channels of one head of one row; thread = 8 channel + lane.
 // Loops: LATENT_QUADS / 256 (splits / 32 + 2) turns.
@@ -20,6 +21,10 @@ struct Params {
   segments: u32,
   slices: u32,
   even_first: u32,
+  rows_per_scale: u32,
+  columns_per_scale: u32,
+  scale_rows: u32,
+  scale_columns: u32,
 }
 
 // Quads of z, padded with zeros to whole segments.
@@ -35,7 +40,8 @@ const SPLIT_STEP: u32 = 16u;
 @group(0) @binding(2) var<storage, read> sums: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> maxima: array<f32>;
 @group(0) @binding(4) var<storage, read> weights: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> groups_out: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read> scales: array<f32>;
+@group(0) @binding(6) var<storage, read_write> groups_out: array<vec4<u32>>;
 
 // [merger][quad]
 var<workgroup> z: array<vec4<f32>, MERGERS * LATENT_QUADS>;
@@ -89,7 +95,7 @@ fn main(
   for (var i = 0u; i < LANE_SEGMENTS; i++) {
     let segment = thread % 8u + 8u * i;
     if (segment < params.segments) {
-      let w = weights16(row * params.segments + segment);
+      let w = scaled16(weights16(row * params.segments + segment), 0u, row, segment);
       sum += (dot(w[0], z[4u * segment]) + dot(w[1], z[4u * segment + 1u])) +
         (dot(w[2], z[4u * segment + 2u]) + dot(w[3], z[4u * segment + 3u]));
     }
@@ -104,6 +110,6 @@ fn main(
     }
   }
   let target_row = params.row_start + group.y;
-  let at = ((target_row * params.head_count + head) * params.slices + slice) * 3u;
+  let at = ((target_row * params.head_count + head) * params.slices + slice) * X_QUADS;
   store_group(thread, thread < 32u, o, 0.0, at, params.even_first != 0u);
 }

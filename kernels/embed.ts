@@ -4,6 +4,7 @@ import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import { read, type Recorder, write } from "./gpu/recorder.ts";
 import source from "./embed.wgsl" with { type: "text" };
 import type { Matrix } from "./matrix.ts";
+import { readScales } from "./scratch.ts";
 import type { WeightFormat } from "./types.ts";
 import {
   SCALE_PARAMS,
@@ -56,7 +57,7 @@ export function embed(
   for (const part of matrix.parts) {
     recorder.dispatch(
       pipeline,
-      [read(tokens), read(part.buffer), read(matrix.scales), write(y)],
+      [read(tokens), read(part.buffer), readScales(matrix), write(y)],
       {
         row_count: rowCount,
         weight_rows: part.rowCount,

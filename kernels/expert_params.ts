@@ -2,6 +2,7 @@
 import { read, type Recorder, write } from "./gpu/recorder.ts";
 import type { Pipeline } from "./gpu/kernel.ts";
 import type { Matrix } from "./matrix.ts";
+import { readScales } from "./scratch.ts";
 import { SCALE_PARAMS, scaleParams, segmentCount, weightSegments } from "./weight_preludes.ts";
 
 export const EXPERT_PARAMS = {
@@ -53,7 +54,7 @@ export function dispatchExperts(
       [
         read(rows.x),
         read(part.buffer),
-        read(matrix.scales),
+        readScales(matrix),
         read(rows.tiles),
         read(rows.order),
         write(rows.y),

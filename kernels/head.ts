@@ -5,15 +5,15 @@ import {
   decodePrepare,
   type DecodePreparePipeline,
 } from "./decode_prepare.ts";
-import { activationGroups, evenFirst, type GroupedFormat } from "./decode_shape.ts";
+import { activationGroups, evenFirst, type RowStorage } from "./decode_shape.ts";
 import { compileGatherRows, gatherRows, type GatherRowsPipeline } from "./gather_rows.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { read, type Recorder, write } from "./gpu/recorder.ts";
-import { GROUP_COLUMNS, isGrouped, type Matrix } from "./matrix.ts";
+import type { Matrix } from "./matrix.ts";
 import type { Projections } from "./projection.ts";
 import { RmsNorm } from "./rms_norm.ts";
 import { readWhole, scratch, vectorBuffer } from "./scratch.ts";
-import type { ModelShape, WeightFormat } from "./types.ts";
+import type { ModelShape } from "./types.ts";
 
 export interface HeadWeights {
   /** f32 [1, hidden]. */
@@ -34,17 +34,17 @@ export interface Head {
   ): void;
 }
 
-/** For a head of this format; at most `rowsMax` rows at a time. */
+/** For a head stored like this, null for any other; at most `rowsMax` rows at a time. */
 export async function createHead(
   gpu: Gpu,
   projections: Projections,
   shape: ModelShape,
   rowsMax: number,
-  format: WeightFormat,
+  storage: RowStorage | null,
 ): Promise<Head> {
-  return isGrouped(format) && shape.hiddenSize % GROUP_COLUMNS === 0
-    ? await IntegerHead.create(gpu, shape, rowsMax, format)
-    : await FloatHead.create(gpu, projections, shape, rowsMax);
+  return storage === null
+    ? await FloatHead.create(gpu, projections, shape, rowsMax)
+    : await FusedHead.create(gpu, shape, rowsMax, storage);
 }
 
 class FloatHead implements Head {
@@ -97,9 +97,10 @@ class FloatHead implements Head {
   }
 }
 
-class IntegerHead implements Head {
+class FusedHead implements Head {
   private constructor(
     private readonly shape: ModelShape,
+    private readonly storage: RowStorage,
     private readonly prepare: DecodePreparePipeline,
     private readonly head: DecodeHeadPipeline,
     /** Activation groups [rowsMax][hidden / 32]. */
@@ -112,15 +113,21 @@ class IntegerHead implements Head {
     gpu: Gpu,
     shape: ModelShape,
     rowsMax: number,
-    format: GroupedFormat,
-  ): Promise<IntegerHead> {
+    storage: RowStorage,
+  ): Promise<FusedHead> {
     const [prepare, head] = await Promise.all([
-      compileDecodePrepare(gpu),
-      compileDecodeHead(gpu, format, shape.hiddenSize),
+      compileDecodePrepare(gpu, storage.format),
+      compileDecodeHead(gpu, storage, shape.hiddenSize),
     ]);
-    const groups = activationGroups(gpu, "logits groups", rowsMax, shape.hiddenSize);
+    const groups = activationGroups(
+      gpu,
+      "logits groups",
+      rowsMax,
+      shape.hiddenSize,
+      storage.format,
+    );
     const scaled = scratch(gpu, "logits scaled", rowsMax * shape.hiddenSize);
-    return new IntegerHead(shape, prepare, head, groups, scaled);
+    return new FusedHead(shape, storage, prepare, head, groups, scaled);
   }
 
   encode(
@@ -143,7 +150,7 @@ class IntegerHead implements Head {
         groups: write(groups),
         scaled: write(scaled),
       },
-      { columns, rowStart: 0, rowCount, gather: true, evenFirst: evenFirst(head.spec.format) },
+      { columns, rowStart: 0, rowCount, gather: true, evenFirst: evenFirst(this.storage.format) },
     );
     decodeHead(recorder, this.head, head, read(groups), write(y), rowCount, normEpsilon);
   }

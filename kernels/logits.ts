@@ -1,4 +1,5 @@
 /** The last block: final norm and head for the wanted rows, their edits, and the best of them. */
+import type { RowStorage } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import type { Recorder } from "./gpu/recorder.ts";
 import { createHead, type Head, type HeadWeights } from "./head.ts";
@@ -35,7 +36,7 @@ import {
   type TopTokensPipeline,
   type TopTokensScratch,
 } from "./top_tokens.ts";
-import type { Candidates, Capacity, LogitRow, ModelShape, WeightFormat } from "./types.ts";
+import type { Candidates, Capacity, LogitRow, ModelShape } from "./types.ts";
 
 interface Buffers {
   /** u32 [logitRows]. */
@@ -93,12 +94,12 @@ export class Logits {
     projections: Projections,
     shape: ModelShape,
     capacity: Capacity,
-    headFormat: WeightFormat,
+    headStorage: RowStorage | null,
   ): Promise<Logits> {
     const { vocabularySize } = shape;
     const { logitRows, logitEdits } = capacity;
     const [head, edit, mask, part, sum, top] = await Promise.all([
-      createHead(gpu, projections, shape, logitRows, headFormat),
+      createHead(gpu, projections, shape, logitRows, headStorage),
       compileLogitEdits(gpu),
       compileLogitMasks(gpu),
       compileLogitParts(gpu),

@@ -6,6 +6,7 @@ import tileSource from "./lib/matmul_tile.wgsl" with { type: "text" };
 import source from "./matmul.wgsl" with { type: "text" };
 import type { Matrix } from "./matrix.ts";
 import { PROJECTION_PARAMS, projectionParams, type Rows } from "./projection_params.ts";
+import { readScales } from "./scratch.ts";
 import type { WeightFormat } from "./types.ts";
 import { segmentCount, weightPreludes } from "./weight_preludes.ts";
 
@@ -63,7 +64,7 @@ export function matmul(
   for (const part of matrix.parts) {
     recorder.dispatch(
       pipeline,
-      [read(rows.x), read(part.buffer, part.offset), read(matrix.scales), write(rows.y)],
+      [read(rows.x), read(part.buffer, part.offset), readScales(matrix), write(rows.y)],
       projectionParams(matrix, part, rows),
       [
         ...spread(Math.ceil(part.rowCount / MATMUL_WEIGHT_ROWS)),

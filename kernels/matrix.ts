@@ -6,6 +6,9 @@
  * 32 columns; one matrix is a block of all its rows' elements, then all its rows' f16 scales, so
  * that one binding holds both and both are copied as they come. A tensor larger than one binding
  * spans several parts.
+ *
+ * The scales of fp8 lie behind the elements of all matrices where the tensor is one part, so that a
+ * kernel can read both through one binding, else in a buffer of their own.
  */
 import type { Gpu } from "./gpu/gpu.ts";
 import type { TensorSpec, WeightFormat } from "./types.ts";
@@ -14,7 +17,7 @@ import type { TensorSpec, WeightFormat } from "./types.ts";
 export const STRIDE_ELEMENTS = 16;
 /** Rows that are repacked at a time when the file's rows have no padding. */
 const REPACK_BYTES = 1 << 20;
-/** Blocks of q8 and q4 matrices begin at multiples of this. */
+/** Bytes of blocks of q8 and q4 matrices, and of scales behind fp8, are multiples of this. */
 const BLOCK_ROUNDING_BYTES = 16;
 /** Bindings begin at multiples of this (WebGPU's default limit). */
 const OFFSET_BYTES = 256;
@@ -61,6 +64,14 @@ export interface MatrixPart {
   readonly rowCount: number;
   /** Bytes from one matrix to the next. */
   readonly blockBytes: number;
+  /** Bytes of the part, with the scales behind it where there are any. */
+  readonly bytes: number;
+}
+
+/** Scales of an fp8 tensor: f32 from byte `offset` of `buffer` on. */
+export interface ScalePlace {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
 }
 
 export class Matrix {
@@ -73,8 +84,8 @@ export class Matrix {
     /** Elements from one row to the next. */
     readonly stride: number,
     readonly parts: readonly MatrixPart[],
-    /** f32 [matrices][ceil(rows / rowsPerScale)][ceil(columns / columnsPerScale)], or 16 bytes. */
-    readonly scales: GPUBuffer,
+    /** f32 [matrices][ceil(rows / rowsPerScale)][ceil(columns / columnsPerScale)], or unused. */
+    readonly scales: ScalePlace,
   ) {}
 
   /**
@@ -96,12 +107,21 @@ export class Matrix {
     }
     const parts: MatrixPart[] = [];
     const add = (matrixStart: number, matrixCount: number, rowStart: number, rowCount: number) => {
-      const bytes = blockBytes(spec, stride, rowCount);
-      const buffer = gpu.buffer(spec.key, bytes * matrixCount);
-      const place = { buffer, offset: 0, blockBytes: bytes };
+      const block = blockBytes(spec, stride, rowCount);
+      const buffer = gpu.buffer(spec.key, block * matrixCount);
+      const place = { buffer, offset: 0, blockBytes: block, bytes: block * matrixCount };
       parts.push({ ...place, matrixStart, matrixCount, rowStart, rowCount });
     };
     const matrixBytes = blockBytes(spec, stride, spec.rows);
+    const scaleStart = Math.ceil(matrixBytes * spec.matrices / OFFSET_BYTES) * OFFSET_BYTES;
+    const withScales = scaleStart +
+      Math.ceil(scaleBytes(spec) / BLOCK_ROUNDING_BYTES) * BLOCK_ROUNDING_BYTES;
+    if (spec.scale !== null && withScales <= limit) {
+      const buffer = gpu.buffer(spec.key, withScales);
+      const place = { buffer, offset: 0, blockBytes: matrixBytes, bytes: withScales };
+      const all = { matrixStart: 0, matrixCount: spec.matrices, rowStart: 0, rowCount: spec.rows };
+      return new Matrix(gpu, spec, stride, [{ ...place, ...all }], { buffer, offset: scaleStart });
+    }
     if (matrixBytes <= limit) {
       const together = Math.floor(limit / matrixBytes);
       for (let start = 0; start < spec.matrices; start += together) {
@@ -117,8 +137,7 @@ export class Matrix {
         }
       }
     }
-    const scales = gpu.buffer(`${spec.key} scales`, 4 * spec.matrices * scaleCount(spec));
-    return new Matrix(gpu, spec, stride, parts, scales);
+    return new Matrix(gpu, spec, stride, parts, allocateScales(gpu, spec));
   }
 
   /**
@@ -136,6 +155,7 @@ export class Matrix {
     });
     const buffer = gpu.buffer(label, end);
     return specs.map((spec, index) => {
+      const block = blockBytes(spec, strides[index]!, spec.rows);
       const part = {
         buffer,
         offset: offsets[index]!,
@@ -143,10 +163,10 @@ export class Matrix {
         matrixCount: spec.matrices,
         rowStart: 0,
         rowCount: spec.rows,
-        blockBytes: blockBytes(spec, strides[index]!, spec.rows),
+        blockBytes: block,
+        bytes: block * spec.matrices,
       };
-      const scales = gpu.buffer(`${spec.key} scales`, 4 * spec.matrices * scaleCount(spec));
-      return new Matrix(gpu, spec, strides[index]!, [part], scales);
+      return new Matrix(gpu, spec, strides[index]!, [part], allocateScales(gpu, spec));
     });
   }
 
@@ -173,16 +193,26 @@ export class Matrix {
     this.#pending = data.slice(rowCount * rowBytes);
   }
 
-  /** All scales of one matrix, row-major over its grid. */
-  writeScales(matrix: number, scales: Float32Array): void {
-    const count = scaleCount(this.spec);
+  /**
+   * All scales of rows [rowBase, + rowCount) of one matrix, row-major over their grid; `rowBase`: a
+   * multiple of rowsPerScale.
+   */
+  writeScales(
+    matrix: number,
+    scales: Float32Array,
+    rowBase = 0,
+    rowCount: number = this.spec.rows,
+  ): void {
+    const count = scaleCount({ ...this.spec, rows: rowCount });
     if (this.spec.scale === null || scales.length !== count) {
       throw new Error(
-        `write scales of "${this.spec.key}": wanted ${this.spec.scale === null ? 0 : count}, ` +
+        `write scales of "${this.spec.key}": wanted ${count}, ` +
           `found ${scales.length}`,
       );
     }
-    this.gpu.write(this.scales, 4 * count * matrix, scales);
+    const { buffer, offset } = this.scales;
+    const before = scaleCount(this.spec) * matrix + scaleCount({ ...this.spec, rows: rowBase });
+    this.gpu.write(buffer, offset + 4 * before, scales);
   }
 
   /**
@@ -260,9 +290,18 @@ function blockBytes({ format, columns }: TensorSpec, stride: number, rowCount: n
   return Math.ceil((elements + scales) / BLOCK_ROUNDING_BYTES) * BLOCK_ROUNDING_BYTES;
 }
 
-/** Scales of one matrix; 1 where there are none, so that the binding is never empty. */
+/** Of all matrices; those of one where there are none, so that a binding is never empty. */
+function scaleBytes(spec: TensorSpec): number {
+  return 4 * spec.matrices * Math.max(1, scaleCount(spec));
+}
+
+function allocateScales(gpu: Gpu, spec: TensorSpec): ScalePlace {
+  return { buffer: gpu.buffer(`${spec.key} scales`, scaleBytes(spec)), offset: 0 };
+}
+
+/** Scales of one matrix. */
 function scaleCount(spec: TensorSpec): number {
-  if (spec.scale === null) return 1;
+  if (spec.scale === null) return 0;
   const { rowsPerScale, columnsPerScale } = spec.scale;
   return Math.ceil(spec.rows / rowsPerScale) * Math.ceil(spec.columns / columnsPerScale);
 }

@@ -5,6 +5,7 @@ import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
 import { latentQuads } from "./latent_cache.ts";
 import type { Matrix } from "./matrix.ts";
 import source from "./mla_absorb.wgsl" with { type: "text" };
+import { readScales } from "./scratch.ts";
 import type { MlaShape, WeightFormat } from "./types.ts";
 import {
   SCALE_PARAMS,
@@ -74,7 +75,7 @@ export function mlaAbsorb(
   for (const part of kvB.parts) {
     recorder.dispatch(
       pipeline,
-      [queries, read(part.buffer), read(kvB.scales), absorbed],
+      [queries, read(part.buffer), readScales(kvB), absorbed],
       {
         head_count: headCount,
         nope_dim: nopeDim,

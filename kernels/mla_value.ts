@@ -4,6 +4,7 @@ import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
 import type { Matrix } from "./matrix.ts";
 import source from "./mla_value.wgsl" with { type: "text" };
+import { readScales } from "./scratch.ts";
 import type { MlaShape, WeightFormat } from "./types.ts";
 import {
   SCALE_PARAMS,
@@ -64,7 +65,7 @@ export function mlaValue(
   for (const part of kvB.parts) {
     recorder.dispatch(
       pipeline,
-      [context, read(part.buffer), read(kvB.scales), o],
+      [context, read(part.buffer), readScales(kvB), o],
       {
         head_count: headCount,
         nope_dim: nopeDim,

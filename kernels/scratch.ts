@@ -24,8 +24,13 @@ export function vectorBuffer(matrix: Matrix): GPUBuffer {
 
 /** A small matrix or vector of one part, as kernels read it. */
 export function readWhole(matrix: Matrix): BufferUse {
-  const { buffer, offset, blockBytes, matrixCount } = onlyPart(matrix);
-  return read(buffer, offset, matrixCount * blockBytes);
+  const { buffer, offset, bytes } = onlyPart(matrix);
+  return read(buffer, offset, bytes);
+}
+
+/** The scales of a matrix for lib/scale_grid.wgsl; something unused where it has none. */
+export function readScales({ scales }: Matrix): BufferUse {
+  return read(scales.buffer, scales.offset);
 }
 
 /** The one part of a matrix that must not be split. */

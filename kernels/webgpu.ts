@@ -2,6 +2,7 @@
 import type { Blocks } from "./blocks.ts";
 import { DecodeBlocks } from "./decode.ts";
 import { decodeFit } from "./decode_fit.ts";
+import { rowStorage } from "./decode_shape.ts";
 import { Embedding } from "./embedding.ts";
 import { DenseBlock, MoeBlock } from "./feed_forward.ts";
 import { type Compilation, type Gpu, openGpu } from "./gpu/gpu.ts";
@@ -100,6 +101,8 @@ export class WebGpuDevice {
     this.#drainWrites();
     const { gpu, shape } = this;
     const weights = this.#declared();
+    const formats = decodeFit(gpu, shape, weights);
+    if (formats !== null) await weights.widen(gpu, this.#recorder, shape, formats);
     const projections = await Projections.create(gpu, Math.max(capacity.rows, capacity.logitRows));
     await projections.prepare(weights.formats(false), weights.groupedColumns());
     const { layers, hiddenSize, vocabularySize } = shape;
@@ -131,13 +134,12 @@ export class WebGpuDevice {
         weights.formats(true),
         weights.sharedCount(shape),
       ),
-      Logits.create(gpu, projections, shape, capacity, weights.get("head").spec.format),
+      Logits.create(gpu, projections, shape, capacity, rowStorage(weights.get("head"))),
       Readback.create(gpu, readbackBytes),
       ...Array.from({ length: STEPS_IN_FLIGHT }, () => Readback.create(gpu, resultBytes)),
     ]);
     const step = StepBuffers.create(gpu, capacity);
     const residual = scratch(gpu, "residual", capacity.rows * hiddenSize);
-    const formats = decodeFit(gpu, shape, weights);
     const decode = formats === null
       ? null
       : await DecodeBlocks.create(gpu, shape, capacity, weights, formats, moe.expertUse);

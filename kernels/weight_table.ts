@@ -1,26 +1,32 @@
 /**
  * The model's weights on the GPU by key, and as the blocks take them. Keys: runtime/weights.
  *
- * What a fused kernel reads together lies together: q8 and q4 matrices of one input are rows of one
- * matrix (q | k | v, gate | up), the shared expert is the last matrix of the experts' stacks where
- * it has their shape, and the small matrices of a KDA layer share buffers.
+ * What a fused kernel reads together lies together: q8, q4 and fp8 matrices of one input are rows
+ * of one matrix (q | k | v, gate | up), the shared expert is the last matrix of the experts' stacks
+ * where it has their shape, and the small matrices of a KDA layer share buffers. Grids of scales
+ * are joined as they are, or the matrices are not.
  */
+import type { DecodeFormats } from "./decode_fit.ts";
 import type { DenseWeights, GatedWeights, MoeWeights } from "./feed_forward.ts";
 import type { Gpu } from "./gpu/gpu.ts";
+import type { Recorder } from "./gpu/recorder.ts";
 import type { KdaWeights } from "./kda.ts";
 import type { HeadWeights } from "./head.ts";
 import { isGrouped, Matrix } from "./matrix.ts";
 import type { MlaWeights } from "./mla.ts";
 import type { ModelShape, TensorSpec, WeightFormat } from "./types.ts";
+import type { FloatFormat } from "./weight_preludes.ts";
+import { widenRows } from "./widen_rows.ts";
 
 /** Where a declared tensor lies: rows from `rowStart` on of matrices from `matrixStart` on. */
 interface Place {
   readonly matrix: Matrix;
   readonly matrixStart: number;
   readonly rowStart: number;
+  readonly rowCount: number;
 }
 
-/** Keys of a layer that become rows of one matrix, in this order, where they are q8 or q4. */
+/** Keys of a layer that become rows of one matrix, in this order, where they are q8, q4 or fp8. */
 const JOINED: readonly (readonly [string, readonly string[]])[] = [
   ["kda.qkv", ["kda.q", "kda.k", "kda.v"]],
   ["dense.gate_up", ["dense.gate", "dense.up"]],
@@ -34,10 +40,13 @@ const STACKED: readonly (readonly [string, string])[] = [
   ["moe.down", "shared.down"],
 ];
 
+const LOW = ["kda.f_a", "kda.g_a", "kda.b"] as const;
+const GATES = ["kda.f_b", "kda.g_b"] as const;
+
 /** Small matrices of a layer that share a buffer. */
 const TOGETHER: readonly (readonly string[])[] = [
-  ["kda.f_a", "kda.g_a", "kda.b"],
-  ["kda.f_b", "kda.g_b"],
+  LOW,
+  GATES,
   ["kda.q_conv", "kda.k_conv", "kda.v_conv"],
   ["kda.a_log", "kda.dt_bias", "kda.o_norm"],
 ];
@@ -57,7 +66,7 @@ export class WeightTable {
     }
     const layers = new Set(tensors.map(({ key }) => /^\d+\./.exec(key)?.[0] ?? ""));
     layers.delete("");
-    const aliases = new Map<string, Omit<Place, "matrix"> & { readonly key: string }>();
+    const aliases: Aliases = new Map();
     for (const layer of layers) {
       for (const [name, parts] of JOINED) {
         join(specs, aliases, `${layer}${name}`, parts.map((p) => `${layer}${p}`));
@@ -71,9 +80,9 @@ export class WeightTable {
       if (!this.#matrices.has(key)) this.#matrices.set(key, Matrix.allocate(gpu, spec));
     }
     for (const [key, matrix] of this.#matrices) {
-      this.#places.set(key, { matrix, matrixStart: 0, rowStart: 0 });
+      this.#places.set(key, { matrix, matrixStart: 0, rowStart: 0, rowCount: matrix.spec.rows });
     }
-    for (const { key } of tensors) {
+    for (const { key, rows: rowCount } of tensors) {
       let place = { key, matrixStart: 0, rowStart: 0 };
       for (let next = aliases.get(place.key); next !== undefined; next = aliases.get(place.key)) {
         place = {
@@ -82,7 +91,7 @@ export class WeightTable {
           rowStart: place.rowStart + next.rowStart,
         };
       }
-      this.#places.set(key, { ...place, matrix: this.get(place.key) });
+      this.#places.set(key, { ...place, rowCount, matrix: this.get(place.key) });
     }
   }
 
@@ -94,13 +103,42 @@ export class WeightTable {
 
   /** All scales of one fp8 matrix. */
   writeScales(key: string, matrix: number, scales: Float32Array): void {
-    this.#place(key).matrix.writeScales(matrix, scales);
+    const { matrix: stored, matrixStart, rowStart, rowCount } = this.#place(key);
+    stored.writeScales(matrixStart + matrix, scales, rowStart, rowCount);
   }
 
   /** Copies a piece of the scales of a q8 or q4 tensor, see `Matrix.writeGroupScales`. */
   writeGroupScales(key: string, matrix: number, byteOffset: number, bytes: Uint8Array): void {
     const place = this.#place(key);
     place.matrix.writeGroupScales(place.matrixStart + matrix, byteOffset, bytes, place.rowStart);
+  }
+
+  /**
+   * Turns those small matrices that fused kernels take as f32 into it, once all is written.
+   * `formats`: what `decodeFit` found.
+   */
+  async widen(
+    gpu: Gpu,
+    recorder: Recorder,
+    { layers }: ModelShape,
+    { low, gates, kvA, router }: Pick<DecodeFormats, "low" | "gates" | "kvA" | "router">,
+  ): Promise<void> {
+    const kinds = [[low, LOW], [gates, GATES], [kvA, ["mla.kv_a"]], [router, ["moe.router"]]];
+    const released = new Set<GPUBuffer>();
+    for (const layer of layers.keys()) {
+      for (const [format, names] of kinds as [FloatFormat, readonly string[]][]) {
+        const old = names.map((name) => this.#matrices.get(`${layer}.${name}`));
+        const found = old.filter((matrix) => matrix !== undefined);
+        if (found.every(({ spec }) => spec.format === format && spec.scale === null)) continue;
+        const wide = await widenRows(gpu, recorder, `${layer}.${names.join(" ")}`, found);
+        for (const matrix of wide) this.#matrices.set(matrix.spec.key, matrix);
+        for (const { parts, scales } of found) {
+          for (const { buffer } of [...parts, scales]) released.add(buffer);
+        }
+      }
+    }
+    recorder.submit();
+    for (const buffer of released) gpu.release(buffer);
   }
 
   /** A matrix as it was made: joined ones by their joint key. Throws when there is no such key. */
@@ -225,7 +263,7 @@ export class WeightTable {
   }
 }
 
-type Aliases = Map<string, Omit<Place, "matrix"> & { readonly key: string }>;
+type Aliases = Map<string, Pick<Place, "matrixStart" | "rowStart"> & { readonly key: string }>;
 
 /** Replaces tensors by one of all their rows. Leaves them alone where they are stored unlike. */
 function join(
@@ -236,17 +274,21 @@ function join(
 ): void {
   const found = parts.map((part) => specs.get(part)).filter((spec) => spec !== undefined);
   const first = found[0];
-  if (first === undefined || found.length < parts.length || !isGrouped(first.format)) return;
-  const alike = ({ format, columns, matrices }: TensorSpec) =>
-    format === first.format && columns === first.columns && matrices === first.matrices;
+  if (first === undefined || found.length < parts.length || !isJoinable(first)) return;
+  const scale = tightGrid(first);
+  const alike = (spec: TensorSpec) =>
+    spec.format === first.format && spec.columns === first.columns &&
+    spec.matrices === first.matrices && sameGrid(tightGrid(spec), scale);
   if (!found.every(alike)) return;
+  const splits = ({ rows }: TensorSpec) => scale !== null && rows % scale.rowsPerScale !== 0;
+  if (found.slice(0, -1).some(splits)) return;
   let rowStart = 0;
   for (const spec of found) {
     aliases.set(spec.key, { key, matrixStart: 0, rowStart });
     specs.delete(spec.key);
     rowStart += spec.rows;
   }
-  specs.set(key, { ...first, key, rows: rowStart });
+  specs.set(key, { ...first, key, scale, rows: rowStart });
 }
 
 /** Makes tensor `last` the matrix behind those of `stack`, where it has their shape. */
@@ -257,10 +299,28 @@ function append(
   last: string,
 ): void {
   const [experts, shared] = [specs.get(stack), specs.get(last)];
-  if (experts === undefined || shared === undefined || !isGrouped(experts.format)) return;
+  if (experts === undefined || shared === undefined || !isJoinable(experts)) return;
   const { format, rows, columns } = experts;
   if (shared.format !== format || shared.rows !== rows || shared.columns !== columns) return;
+  if (!sameGrid(tightGrid(shared), tightGrid(experts))) return;
   aliases.set(last, { key: stack, matrixStart: experts.matrices, rowStart: 0 });
   specs.delete(last);
   specs.set(stack, { ...experts, matrices: experts.matrices + shared.matrices });
+}
+
+/** Whether there are kernels that gain from it. */
+function isJoinable({ format, scale }: TensorSpec): boolean {
+  return isGrouped(format) || (format === "fp8" && scale !== null);
+}
+
+/** The grid of scales, its cells no larger than the matrix. */
+function tightGrid({ rows, columns, scale }: TensorSpec): TensorSpec["scale"] {
+  return scale && {
+    rowsPerScale: Math.min(rows, scale.rowsPerScale),
+    columnsPerScale: Math.min(columns, scale.columnsPerScale),
+  };
+}
+
+function sameGrid(a: TensorSpec["scale"], b: TensorSpec["scale"]): boolean {
+  return a?.rowsPerScale === b?.rowsPerScale && a?.columnsPerScale === b?.columnsPerScale;
 }

@@ -138,6 +138,12 @@ export class Gpu {
     return buffer;
   }
 
+  /** Gives a buffer of `buffer` back once the GPU is done with it. */
+  release(buffer: GPUBuffer): void {
+    this.#allocatedBytes -= buffer.size;
+    buffer.destroy();
+  }
+
   /**
    * Copies the first `bytes` bytes of `data` (all, when left out; a multiple of 4) into `buffer`
    * from `offset` on. Every upload goes through here: Deno's `writeBuffer` aborts the process when

@@ -2,7 +2,7 @@
 // the residual's squares and as f32. A workgroup takes 32 columns, its first threads one each.
 //
 // The kernel declares weight, residual, scaled, Params with columns, row_start, even_first, and has
-// lib/activation_group.wgsl before it.
+// lib/activation_group.wgsl or lib/float_group.wgsl before it.
 
 // A thread's column, and what was loaded for it.
 struct Column {
@@ -32,6 +32,6 @@ fn end_block(thread: u32, row: u32, tile: u32, column: Column, total: f32) {
     y = value * column.weight;
     scaled[row * params.columns + column.index] = y;
   }
-  let quad = (row * params.columns / 32u + tile) * 3u;
+  let quad = (row * params.columns / 32u + tile) * X_QUADS;
   store_group(thread, thread < 32u, y, value * value, quad, params.even_first != 0u);
 }

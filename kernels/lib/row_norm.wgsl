@@ -1,4 +1,4 @@
-// 1 / sqrt(mean of squares + epsilon) of a row of activation groups, whose third quads hold the
+// 1 / sqrt(mean of squares + epsilon) of a row of activation groups, whose last quads hold the
 // sums of squares. The kernel declares x: array<vec4<u32>> and has NORM_THREADS threads.
 
 const NORM_THREADS: u32 = 128u;
@@ -11,7 +11,7 @@ var<workgroup> norm_squares: array<vec4<f32>, NORM_THREADS / 4u>;
 fn gather_squares(thread: u32, x_quad: u32, groups: u32) {
   var sum = 0.0;
   for (var group = thread; group < groups; group += NORM_THREADS) {
-    sum += bitcast<f32>(x[x_quad + 3u * group + 2u].z);
+    sum += bitcast<f32>(x[x_quad + X_QUADS * group + X_QUADS - 1u].z);
   }
   norm_squares[thread / 4u][thread % 4u] = sum;
 }

@@ -2,7 +2,7 @@
 // neighbours, so that rows share loads of x and each loads 128 bytes of its own; the padding puts
 // what neighbours write and read at once into different banks.
 //
-// Constants of the host: LANES (lib/q_rows.wgsl), a multiple of 8.
+// Constants of the host: LANES (lib/lane_rows.wgsl), a multiple of 8.
 
 const TILE_ROWS: u32 = 32u;
 // Sums of each row that are kept apart: parts.

@@ -93,8 +93,13 @@ const FORMAT_BITS: Readonly<Record<WeightFormat, number>> = {
 /** To this many elements the widest device pads rows of floats. */
 const ROW_ELEMENTS = 16;
 
-/** Bytes of a weight with its scales, as a device holds it. */
-export function residentBytes({ format, matrices, rows, columns, scale }: TensorSpec): number {
+/** Small matrices that the webgpu device widens to f32 where they are fp8. */
+const WIDENED = /\.(kda\.(f_a|f_b|g_a|g_b|b)|mla\.kv_a|moe\.router)$/;
+
+/** Bytes of a weight with its scales, as the device that takes most holds it. */
+export function residentBytes(spec: TensorSpec): number {
+  const { key, matrices, rows, columns, scale } = spec;
+  const format = spec.format === "fp8" && WIDENED.test(key) ? "f32" : spec.format;
   const groups = Math.ceil(columns / GROUP_COLUMNS);
   const grouped = format === "q8" || format === "q4";
   const padding = grouped ? GROUP_COLUMNS : ROW_ELEMENTS;

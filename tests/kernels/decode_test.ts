@@ -5,118 +5,11 @@
  * against the generic kernels, which round alike and have references of their own.
  */
 import assert from "node:assert";
-import type { Capacity, ModelShape, StepPlan } from "../../kernels/types.ts";
-import { WebGpuDevice } from "../../kernels/webgpu.ts";
 import { normalizedError } from "../reference/compare.ts";
-import { quantize } from "../reference/formats.ts";
 import { referenceForward, referenceZeroState } from "../reference/model.ts";
-import {
-  groupTensors,
-  type RandomTensors,
-  randomTensors,
-  tensorSpecs,
-  weightSource,
-  writeTensors,
-} from "../reference/random_model.ts";
+import { groupTensors, randomTensors, weightSource } from "../reference/random_model.ts";
 import { randomSource } from "../reference/random.ts";
-import { plainRows } from "../tools/logit_rows.ts";
-
-const SHAPE: ModelShape = {
-  vocabularySize: 93,
-  hiddenSize: 96,
-  layers: [
-    { mixer: "kda", feedForward: "dense" },
-    { mixer: "mla", feedForward: "moe" },
-    { mixer: "kda", feedForward: "moe" },
-  ],
-  normEpsilon: 1e-5,
-  latentNormEpsilon: 1e-6,
-  kda: { headCount: 2, keyDim: 32, valueDim: 64, convolutionTaps: 4 },
-  mla: { headCount: 3, latentDim: 72, nopeDim: 40, sharedKeyDim: 24, valueDim: 32 },
-  denseIntermediateSize: 160,
-  moe: {
-    expertCount: 12,
-    expertsPerToken: 3,
-    intermediateSize: 64,
-    sharedIntermediateSize: 64,
-    routedScale: 1.7,
-    renormalize: true,
-  },
-};
-
-const CAPACITY: Capacity = {
-  slots: 4,
-  pages: 64,
-  pageTokens: 16,
-  rows: 64,
-  logitRows: 4,
-  logitEdits: 4,
-  sequences: 4,
-  pagesPerSequence: 16,
-  latentFormat: "f32",
-};
-
-async function loaded(shape: ModelShape, tensors: RandomTensors): Promise<WebGpuDevice> {
-  const device = await WebGpuDevice.create(shape);
-  device.declare(tensorSpecs(tensors));
-  writeTensors(device, tensors, 1 << 20);
-  await device.configure(CAPACITY);
-  return device;
-}
-
-interface Part {
-  readonly slot: number;
-  readonly past: number;
-  readonly tokens: readonly number[];
-}
-
-function planOf(parts: readonly Part[]): StepPlan {
-  let rowStart = 0;
-  const sequences = parts.map(({ slot, past, tokens }) => {
-    const pages = Uint32Array.from({ length: 16 }, (_, page) => 16 * slot + (page * 5) % 16);
-    const sequence = { slot, rowStart, rowCount: tokens.length, past, pages };
-    rowStart += tokens.length;
-    return sequence;
-  });
-  const last = sequences.map((sequence) => sequence.rowStart + sequence.rowCount - 1);
-  return {
-    tokens: Uint32Array.from(parts.flatMap(({ tokens }) => tokens)),
-    feeds: null,
-    sequences,
-    logits: plainRows(last),
-  };
-}
-
-/** One step: the residual after each block, and the logits of each part's last row. */
-async function run(device: WebGpuDevice, shape: ModelShape, parts: readonly Part[]) {
-  device.begin(planOf(parts));
-  device.embed();
-  const residuals: Float32Array[] = [];
-  for (const [layer, { mixer, feedForward }] of shape.layers.entries()) {
-    device[mixer](layer);
-    residuals.push(await device.readResidual());
-    device[feedForward](layer);
-    residuals.push(await device.readResidual());
-  }
-  device.logits();
-  const result = await device.finish().result();
-  const logits = [];
-  for (const index of parts.keys()) logits.push((await result.readRow(index)).slice());
-  return { residuals, logits };
-}
-
-/** Biases decide which experts are chosen: rounding to int8 must not flip a choice. */
-function randomModel() {
-  const random = randomSource(4_001);
-  const tensors = randomTensors(SHAPE, { format: "bf16" }, random, SHAPE.kda.keyDim);
-  for (const layer of [1, 2]) {
-    const bias = Float32Array.from({ length: 12 }, (_, e) => 2 * ((5 * e + layer) % 12));
-    tensors.set(`${layer}.moe.router_bias`, [quantize(bias, 1, 12, "f32")]);
-  }
-  return tensors;
-}
-
-const text = Array.from({ length: 40 }, (_, i) => (i * 29 + 7) % SHAPE.vocabularySize);
+import { loaded, planOf, randomModel, run, SHAPE, TEXT } from "./decode_driver.ts";
 
 for (const format of ["q4", "q8"] as const) {
   Deno.test({
@@ -129,12 +22,12 @@ for (const format of ["q4", "q8"] as const) {
       const device = await loaded(SHAPE, tensors);
       try {
         const state = referenceZeroState(SHAPE);
-        const prompt = text.slice(0, 20);
+        const prompt = TEXT.slice(0, 20);
         referenceForward(SHAPE, weight, prompt, state);
         const errors: number[] = [];
         await run(device, SHAPE, [{ slot: 1, past: 0, tokens: prompt }]);
-        for (let past = 20; past < text.length; past++) {
-          const tokens = [text[past]!];
+        for (let past = 20; past < TEXT.length; past++) {
+          const tokens = [TEXT[past]!];
           const { residuals, logits } = await run(device, SHAPE, [{ slot: 1, past, tokens }]);
           const wanted = referenceForward(SHAPE, weight, tokens, state);
           residuals.forEach((found, block) => {
@@ -165,10 +58,10 @@ for (const format of ["q4", "q8"] as const) {
       const errors: number[] = [];
       try {
         for (const slot of [0, 1]) {
-          await run(device, SHAPE, [{ slot, past: 0, tokens: text.slice(0, 20) }]);
+          await run(device, SHAPE, [{ slot, past: 0, tokens: TEXT.slice(0, 20) }]);
         }
-        for (let past = 20; past < text.length; past += 2) {
-          const [first, second] = [text[past]!, text[past + 1]!];
+        for (let past = 20; past < TEXT.length; past += 2) {
+          const [first, second] = [TEXT[past]!, TEXT[past + 1]!];
           await run(device, SHAPE, [{ slot: 1, past, tokens: [first] }]);
           const single = await run(device, SHAPE, [{ slot: 1, past: past + 1, tokens: [second] }]);
           const pair = await run(device, SHAPE, [{ slot: 0, past, tokens: [first, second] }]);
@@ -196,7 +89,7 @@ Deno.test({
   sanitizeResources: false,
   fn: async () => {
     const device = await loaded(SHAPE, groupTensors(randomModel(), "q4"));
-    const prompts = [0, 1, 2].map((slot) => ({ slot, past: 0, tokens: text.slice(slot, 16) }));
+    const prompts = [0, 1, 2].map((slot) => ({ slot, past: 0, tokens: TEXT.slice(slot, 16) }));
     const restart = async () => {
       for (const slot of [0, 1, 2, 3]) device.zeroSlot(slot);
       for (const part of prompts) await run(device, SHAPE, [part]);
@@ -207,7 +100,7 @@ Deno.test({
       const alone: Float32Array[] = [];
       for (const part of singles) alone.push((await run(device, SHAPE, [part])).logits[0]!);
       await restart();
-      const newcomer = { slot: 3, past: 0, tokens: text.slice(0, 7) };
+      const newcomer = { slot: 3, past: 0, tokens: TEXT.slice(0, 7) };
       const mixed = [singles[0]!, newcomer, singles[1]!, singles[2]!];
       const { logits } = await run(device, SHAPE, mixed);
       [0, 2, 3].forEach((index, row) => assert.deepEqual(logits[index], alone[row], `row ${row}`));
@@ -225,7 +118,7 @@ Deno.test({
     const device = await loaded(SHAPE, groupTensors(randomModel(), "q4"));
     const { expertCount, expertsPerToken } = SHAPE.moe;
     try {
-      for (const [past, token] of text.slice(0, 3).entries()) {
+      for (const [past, token] of TEXT.slice(0, 3).entries()) {
         await run(device, SHAPE, [{ slot: 0, past, tokens: [token] }]);
       }
       const use = await device.takeExpertUse();

@@ -153,7 +153,7 @@ withGpu("Logits takes each mask once and forgets it with the next rows", async (
   const shape = shapeOf({ hiddenSize: 24, vocabularySize: 77 });
   const projections = await Projections.create(gpu, CAPACITY.rows);
   await projections.prepare(["f32"]);
-  const block = await Logits.create(gpu, projections, shape, CAPACITY, "f32");
+  const block = await Logits.create(gpu, projections, shape, CAPACITY, null);
   const norm = randomMatrix(gpu, random, { format: "f32", rows: 1, columns: 24 });
   const head = randomMatrix(gpu, random, { format: "f32", rows: 77, columns: 24 });
   const residual = upload(gpu, randomRows(random, 4, 24, 24));

@@ -19,7 +19,7 @@ withGpu("Logits gathers (gather_rows), norms and projects the wanted rows", asyn
   const shape = shapeOf({ hiddenSize: 120, vocabularySize: 777 });
   const projections = await Projections.create(gpu, CAPACITY.rows);
   await projections.prepare(["bf16"]);
-  const block = await Logits.create(gpu, projections, shape, CAPACITY, "bf16");
+  const block = await Logits.create(gpu, projections, shape, CAPACITY, null);
   const norm = randomMatrix(gpu, random, { format: "f32", rows: 1, columns: 120 });
   const head = randomMatrix(gpu, random, { format: "bf16", rows: 777, columns: 120 });
   const residual = randomRows(random, 331, 120, 120);
@@ -66,7 +66,7 @@ withGpu(
   "setRows() refuses too many rows or edits, and numbers beyond the capacity",
   async (gpu) => {
     const projections = await Projections.create(gpu, CAPACITY.rows);
-    const block = await Logits.create(gpu, projections, shapeOf({}), CAPACITY, "f32");
+    const block = await Logits.create(gpu, projections, shapeOf({}), CAPACITY, null);
     const refuses = (rows: readonly LogitRow[], message: RegExp) =>
       assert.throws(() => block.setRows(rows), message);
     refuses(plainRows(new Array(65).fill(0)), /wanted at most 64, found 65/);

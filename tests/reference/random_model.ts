@@ -212,8 +212,39 @@ function grid(
   return { rowsPerScale, columnsPerScale, values };
 }
 
-/** Keys that resident q8 and q4 weights keep as floats. */
+const VOCABULARY = /^(embed|head)$/;
+/** Keys that fp8 checkpoints keep as floats. */
+const FLOAT = /(norm|conv|a_log|dt_bias|router|router_bias|kda\.b)$/;
+/** Keys that resident q8, q4 and synthetic fp8 weights keep as floats. */
 const KEPT = /(norm|conv|a_log|dt_bias|router|router_bias|f_a|f_b|g_a|g_b|kda\.b|kv_a|kv_b)$/;
+
+/**
+ * The same tensors with all large matrices in fp8 with random grids of such cells; `small`: all
+ * others too, but for vectors, routers and write strengths.
+ */
+export function blockTensors(
+  tensors: RandomTensors,
+  rowsPerScale: number,
+  columnsPerScale: number,
+  random: () => number,
+  small = false,
+): RandomTensors {
+  const storage = { format: "fp8", rowsPerScale, columnsPerScale } as const;
+  const block = (stored: RandomMatrix) => {
+    const { rows, columns } = stored;
+    return quantize(
+      exactValues(stored),
+      rows,
+      columns,
+      "fp8",
+      grid(storage, rows, columns, random),
+    );
+  };
+  const kept = (key: string) => small ? FLOAT.test(key) : KEPT.test(key) || VOCABULARY.test(key);
+  return new Map(
+    [...tensors].map(([key, stored]) => [key, kept(key) ? stored : stored.map(block)]),
+  );
+}
 
 /** The same tensors with all large matrices in q8 or q4, embedding and head in q8. */
 export function groupTensors(tensors: RandomTensors, format: "q8" | "q4"): RandomTensors {

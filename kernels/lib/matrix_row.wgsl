@@ -1,16 +1,16 @@
-// Rows of a q8 or q4 matrix times one row's normalised residual: TILE by a workgroup of 128 threads
+// Rows of a large matrix times one row's normalised residual: TILE by a workgroup of 128 threads
 // with LANES a row.
 //
 // The kernel declares x, blocks, Params with row_count, groups, columns, epsilon, block_rows,
-// scale_stride, and has lib/q_rows.wgsl, lib/row_sums.wgsl with TILE_ROWS = TILE,
+// scale_stride, and has lib/lane_rows.wgsl, lib/row_sums.wgsl with TILE_ROWS = TILE,
 // lib/plain_scale.wgsl and lib/row_norm.wgsl before it.
 
 const SLOTS: u32 = 128u / LANES;
 const TILE: u32 = SLOTS * ROWS;
 
 // The product of row tile TILE + thread, valid for thread < TILE.
-fn integer_row(thread: u32, row: u32, tile: u32) -> f32 {
-  let x_quad = row * params.groups * 3u;
+fn matrix_row(thread: u32, row: u32, tile: u32) -> f32 {
+  let x_quad = row * params.groups * X_QUADS;
   let block = block_of(0u, params.block_rows, params.groups, params.scale_stride);
   let lane = thread % LANES;
   let slot = thread / LANES;
