@@ -23,18 +23,18 @@ import {
   compileDecode,
   type DecodeBuffers,
   type DecodePipelines,
+  type ExpertCounts,
   splitRowsOf,
 } from "./decode_parts.ts";
 import { decodePrepare } from "./decode_prepare.ts";
 import { evenFirst, type RowFormat } from "./decode_shape.ts";
-import { decodeUp, type DecodeUpPipeline } from "./decode_up.ts";
+import { DecodeUpBlock } from "./decode_up_block.ts";
 import { decodeValues } from "./decode_values.ts";
-import type { DenseWeights, GatedWeights, MoeWeights } from "./feed_forward.ts";
+import type { DenseWeights, MoeWeights } from "./feed_forward.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { read, type Recorder, write } from "./gpu/recorder.ts";
 import type { KdaWeights } from "./kda.ts";
 import type { KdaLayerState } from "./kda_state.ts";
-import type { Matrix } from "./matrix.ts";
 import type { MlaWeights } from "./mla.ts";
 import { mlaAbsorb } from "./mla_absorb.ts";
 import { mlaLatent } from "./mla_latent.ts";
@@ -52,12 +52,10 @@ export class DecodeBlocks {
     private readonly weights: WeightTable,
     /** Rows whose splits' softmaxes are held at once. */
     private readonly splitRows: number,
-    private readonly choices: number,
-    private readonly stackSize: number,
+    private readonly counts: ExpertCounts,
     private readonly pipelines: DecodePipelines,
     private readonly buffers: DecodeBuffers,
-    /** u32 of the MoE block: [MoE layers][stackSize]. */
-    private readonly expertUse: GPUBuffer,
+    private readonly up: DecodeUpBlock,
     format: RowFormat,
   ) {
     this.#even = evenFirst(format);
@@ -76,21 +74,24 @@ export class DecodeBlocks {
     expertUse: GPUBuffer,
   ): Promise<DecodeBlocks> {
     const shared = weights.sharedCount(shape);
-    const choices = shape.moe.expertsPerToken + shared;
-    const stackSize = shape.moe.expertCount + shared;
-    const pipelines = await compileDecode(gpu, shape, capacity, formats, choices);
+    const counts = {
+      choices: shape.moe.expertsPerToken + shared,
+      stackSize: shape.moe.expertCount + shared,
+    };
+    const pipelines = await compileDecode(gpu, shape, capacity, formats, counts);
     const splitRows = splitRowsOf(shape, capacity);
-    const buffers = allocateDecode(gpu, shape, capacity, choices, splitRows, formats.main);
+    const buffers = allocateDecode(gpu, shape, capacity, counts, splitRows, formats.main);
+    const even = evenFirst(formats.main);
+    const up = new DecodeUpBlock(shape, counts, pipelines, buffers, expertUse, even);
     return new DecodeBlocks(
       shape,
       capacity.pageTokens,
       weights,
       splitRows,
-      choices,
-      stackSize,
+      counts,
       pipelines,
       buffers,
-      expertUse,
+      up,
       formats.main,
     );
   }
@@ -228,7 +229,7 @@ export class DecodeBlocks {
     layer: number,
     weights: DenseWeights,
   ): void {
-    this.#up(recorder, step, this.pipelines.denseUp, weights.gateUp, weights.norm, null, 0);
+    this.up.dense(recorder, step.decodeCount, weights.gateUp[0]!, weights.norm);
     this.#out(recorder, residual, step, this.pipelines.denseDown, {
       matrix: weights.down,
       from: this.buffers.h,
@@ -247,8 +248,8 @@ export class DecodeBlocks {
     moeLayer: number,
   ): void {
     const { moe } = this.shape;
-    const useOffset = moeLayer * this.stackSize;
-    this.#up(recorder, step, this.pipelines.moeUp, experts.gateUp, routerBias, moe, useOffset);
+    const useOffset = moeLayer * this.counts.stackSize;
+    this.up.moe(recorder, step.decodeCount, experts.gateUp[0]!, routerBias, useOffset);
     const { x, scaled, h, limbs, chosen } = this.buffers;
     decodeDown(
       recorder,
@@ -267,40 +268,6 @@ export class DecodeBlocks {
         rowStart: step.prefillRows,
         rowCount: step.decodeCount,
         experts: moe.expertCount,
-        evenFirst: this.#even,
-      },
-    );
-  }
-
-  /** `bias`: of the router; any vector of a dense block. */
-  #up(
-    recorder: Recorder,
-    step: StepBuffers,
-    pipeline: DecodeUpPipeline,
-    gateUp: GatedWeights["gateUp"],
-    bias: Matrix,
-    moe: ModelShape["moe"] | null,
-    useOffset: number,
-  ): void {
-    const { x, limbs, h, chosen } = this.buffers;
-    decodeUp(
-      recorder,
-      pipeline,
-      gateUp[0]!,
-      {
-        x: read(x),
-        limbs: read(limbs),
-        bias: readWhole(bias),
-        groups: write(h),
-        chosen: write(chosen),
-        expertUse: write(this.expertUse),
-      },
-      moe,
-      {
-        rowCount: step.decodeCount,
-        choices: moe === null ? 1 : this.choices,
-        useOffset,
-        epsilon: this.shape.normEpsilon,
         evenFirst: this.#even,
       },
     );

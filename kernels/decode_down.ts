@@ -51,7 +51,7 @@ export function compileDecodeDown(
     ...pieces("plain_scale", "residual_end"),
   ];
   const literals = {
-    ...rowLiterals(down, width, LANES, 1),
+    ...rowLiterals(down, width, { lanes: LANES }),
     ...groupLiterals(down.format, OUT_TILE),
     CHOICES: choices,
     CHOICE_PARTS,

@@ -61,8 +61,9 @@ fn main(
       let pick = chosen[pairs + c];
       let block = block_of(
         pick.x * params.block_quads, params.columns, params.groups, params.scale_stride);
-      let sums = lane_products(block, tile * 32u + row_of(thread), 0u, params.columns - 1u, lane,
-        (pairs + c) * params.groups * X_QUADS);
+      let x_quads = array<u32, 1>((pairs + c) * params.groups * X_QUADS);
+      let sums = lane_products(
+        block, tile * 32u + row_of(thread), 0u, params.columns - 1u, lane, x_quads);
       product = fma(bitcast<f32>(pick.y), sums[0], product);
     }
   }
@@ -75,7 +76,7 @@ fn main(
       sum += row_sum(p, thread);
     }
   }
-  end_block(thread, row, tile, column, sum);
+  end_block(thread, tile, column, sum);
   if (tile == 0u) {
     for (var i = thread; i < 3u * params.experts; i += THREADS) {
       router[row * 3u * params.experts + i] = 0i;

@@ -1,5 +1,14 @@
 import source from "./decode_head.wgsl" with { type: "text" };
-import { normLiterals, pieces, rowLiterals, rowPieces, type RowStorage } from "./decode_shape.ts";
+import {
+  type ByRows,
+  compileByRows,
+  forRows,
+  normLiterals,
+  pieces,
+  rowLiterals,
+  rowPieces,
+  type RowStorage,
+} from "./decode_shape.ts";
 import { spread } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
@@ -22,7 +31,7 @@ const LANES = 8;
 const ROWS = 2;
 const TILE = THREADS / LANES * ROWS;
 
-export type DecodeHeadPipeline = Pipeline<typeof PARAMS>;
+export type DecodeHeadPipeline = ByRows<Pipeline<typeof PARAMS>>;
 
 export const decodeHeadKernel = defineKernel({
   name: "decode_head",
@@ -31,25 +40,29 @@ export const decodeHeadKernel = defineKernel({
   params: PARAMS,
 });
 
-/** `columns`: the hidden size. */
+/** `columns`: the hidden size; `rowsMax`: rows of x. */
 export function compileDecodeHead(
   gpu: Gpu,
   head: RowStorage,
   columns: number,
+  rowsMax: number,
 ): Promise<DecodeHeadPipeline> {
-  const literals = {
-    ...rowLiterals(head, columns, LANES, ROWS),
-    ...normLiterals(columns, THREADS),
-    TILE_ROWS: TILE,
-  };
-  const preludes = [...rowPieces(head.format), ...pieces("plain_scale", "row_norm", "matrix_row")];
-  return decodeHeadKernel.compile(gpu, {}, preludes, literals);
+  const preludes = [...rowPieces(head.format), ...pieces("plain_scale", "row_norm", "matrix_rows")];
+  return compileByRows(rowsMax, (xRows) => {
+    const literals = {
+      ...rowLiterals(head, columns, { lanes: LANES, rows: ROWS, xRows }),
+      ...normLiterals(columns, THREADS),
+      TILE_ROWS: TILE,
+      ROW_PARTS: xRows,
+    };
+    return decodeHeadKernel.compile(gpu, {}, preludes, literals);
+  });
 }
 
 /** y f32 [rowCount][rows of the matrix] of x, activation groups [rowCount][groups][X_QUADS]. */
 export function decodeHead(
   recorder: Recorder,
-  pipeline: DecodeHeadPipeline,
+  pipelines: DecodeHeadPipeline,
   matrix: Matrix,
   x: BufferUse,
   y: BufferUse,
@@ -57,6 +70,7 @@ export function decodeHead(
   epsilon: number,
 ): void {
   const { rows, columns } = matrix.spec;
+  const { pipeline, rowGroups } = forRows(pipelines, rowCount);
   for (const part of matrix.parts) {
     recorder.dispatch(
       pipeline,
@@ -71,7 +85,7 @@ export function decodeHead(
         row_offset: part.rowStart,
         y_stride: rows,
       },
-      spread(Math.ceil(part.rowCount / TILE) * rowCount),
+      spread(Math.ceil(part.rowCount / TILE) * rowGroups),
     );
   }
 }

@@ -4,7 +4,7 @@
 //   blocks  rows [row_offset, + block_rows) of W, one block (kernels/matrix.ts)
 //   y       f32 [row_count][y_stride]
 //
-// One workgroup: TILE rows of W, one row of x. Loops: groups / 128 turns.
+// One workgroup: TILE rows of W, X_ROWS rows of x. Loops: X_ROWS groups / 128 turns.
 
 struct Params {
   row_count: u32,
@@ -29,14 +29,15 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let index = group.y * groups.x + group.x;
-  let row = index % params.row_count;
-  let tile = index / params.row_count;
+  let first_row = index % row_groups() * X_ROWS;
+  let tile = index / row_groups();
   if (tile * TILE >= params.block_rows) {
     return;
   }
-  let value = matrix_row(thread, row, tile);
-  let weight_row = tile * TILE + thread;
-  if (thread < TILE && weight_row < params.block_rows) {
+  let value = matrix_product(thread, first_row, tile);
+  let row = first_row + thread / TILE;
+  let weight_row = tile * TILE + thread % TILE;
+  if (thread < X_ROWS * TILE && row < params.row_count && weight_row < params.block_rows) {
     y[row * params.y_stride + params.row_offset + weight_row] = value;
   }
 }

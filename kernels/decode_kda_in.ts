@@ -1,7 +1,10 @@
 import source from "./decode_kda_in.wgsl" with { type: "text" };
 import {
+  type ByRows,
+  compileByRows,
   floatPieces,
   floatRowLiterals,
+  forRows,
   normLiterals,
   pieces,
   rowLiterals,
@@ -45,7 +48,7 @@ export const IN_ROWS = 2;
 export const IN_TILE = THREADS / IN_LANES * IN_ROWS;
 export const IN_FLOAT_TILE = 4;
 
-export type DecodeKdaInPipeline = Pipeline<typeof PARAMS>;
+export type DecodeKdaInPipeline = ByRows<Pipeline<typeof PARAMS>>;
 
 export const decodeKdaInKernel = defineKernel({
   name: "decode_kda_in",
@@ -54,27 +57,34 @@ export const decodeKdaInKernel = defineKernel({
   params: PARAMS,
 });
 
-/** For a W_qkv stored like this and float f_a, g_a, b; `columns`: the hidden size. */
+/**
+ * For a W_qkv stored like this and float f_a, g_a, b; `columns`: the hidden size; `rowsMax`: rows
+ * of x.
+ */
 export function compileDecodeKdaIn(
   gpu: Gpu,
   qkv: RowStorage,
   lowFormat: FloatFormat,
   columns: number,
   { convolutionTaps }: KdaShape,
+  rowsMax: number,
 ): Promise<DecodeKdaInPipeline> {
   const preludes = [
     ...rowPieces(qkv.format),
     ...floatPieces(lowFormat),
-    ...pieces("plain_scale", "row_norm", "matrix_row", "float_rows", "decode_in", "sigmoid"),
+    ...pieces("plain_scale", "row_norm", "matrix_rows", "float_rows", "decode_in", "sigmoid"),
   ];
-  const literals = {
-    ...rowLiterals(qkv, columns, IN_LANES, IN_ROWS),
-    ...normLiterals(columns, THREADS),
-    ...floatRowLiterals(columns),
-    TILE_ROWS: IN_TILE,
-    KEPT: convolutionTaps - 1,
-  };
-  return decodeKdaInKernel.compile(gpu, {}, preludes, literals);
+  return compileByRows(rowsMax, (xRows) => {
+    const literals = {
+      ...rowLiterals(qkv, columns, { lanes: IN_LANES, rows: IN_ROWS, xRows }),
+      ...normLiterals(columns, THREADS),
+      ...floatRowLiterals(columns),
+      TILE_ROWS: IN_TILE,
+      ROW_PARTS: xRows,
+      KEPT: convolutionTaps - 1,
+    };
+    return decodeKdaInKernel.compile(gpu, {}, preludes, literals);
+  });
 }
 
 export interface DecodeKdaInBuffers {
@@ -93,7 +103,7 @@ export interface DecodeKdaInBuffers {
 /** Rows [0, rowCount) of `x`; f_a, g_a, b and the convolutions share their buffers. */
 export function decodeKdaIn(
   recorder: Recorder,
-  pipeline: DecodeKdaInPipeline,
+  pipelines: DecodeKdaInPipeline,
   weights: KdaWeights,
   { x, scaled, rows, tails, out }: DecodeKdaInBuffers,
   shape: KdaShape,
@@ -110,6 +120,7 @@ export function decodeKdaIn(
   const segmentBytes = weights.fA.strideBytes / segments;
   const lowRows = fA!.rowCount + gA!.rowCount + b!.rowCount;
   const floatTiles = Math.ceil(lowRows / IN_FLOAT_TILE);
+  const { pipeline, rowGroups } = forRows(pipelines, rowCount);
   recorder.dispatch(
     pipeline,
     [
@@ -141,6 +152,6 @@ export function decodeKdaIn(
       v_taps: (vTaps!.offset - qTaps!.offset) / 4,
       keys: shape.headCount * shape.keyDim,
     },
-    [(floatTiles + Math.ceil(blockRows / IN_TILE)) * rowCount],
+    [(floatTiles + Math.ceil(blockRows / IN_TILE)) * rowGroups],
   );
 }

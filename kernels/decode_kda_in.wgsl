@@ -11,8 +11,8 @@
 //   rows     u32 [row_count][4]: sequence, position, slot, pages
 //   out      f32 [row_count][channels | f_a | g_a | b]
 //
-// One workgroup: 4 rows of W_low, which take longest and come first, or TILE of W_qkv; one row of
-// x; workgroups of the same weights are neighbours. Loops: groups / 128 turns.
+// One workgroup: 4 rows of W_low, which take longest and come first, or TILE of W_qkv; X_ROWS rows
+// of x; workgroups of the same weights are neighbours. Loops: X_ROWS groups / 128 turns.
 
 struct Params {
   row_count: u32,
@@ -90,21 +90,22 @@ fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  let row = group.x % params.row_count;
-  let tile = group.x / params.row_count;
-  let target_start = row * (params.block_rows + params.low_rows);
+  let first_row = group.x % row_groups() * X_ROWS;
+  let tile = group.x / row_groups();
+  let stride = params.block_rows + params.low_rows;
   if (tile >= params.float_tiles) {
     let block_tile = tile - params.float_tiles;
-    let c = block_tile * TILE + thread;
-    let slot = rows[row].z;
-    let used = thread < TILE && c < params.block_rows;
+    let row = first_row + thread / TILE;
+    let c = block_tile * TILE + thread % TILE;
+    let used = thread < X_ROWS * TILE && row < params.row_count && c < params.block_rows;
+    let slot = rows[min(row, params.row_count - 1u)].z;
     var before = History();
     if (used) {
       before = history(c, slot);
     }
-    let u = matrix_row(thread, row, block_tile);
+    let u = matrix_product(thread, first_row, block_tile);
     if (used) {
-      out[target_start + c] = convolve(before, u, c, slot);
+      out[row * stride + c] = convolve(before, u, c, slot);
     }
     return;
   }
@@ -120,8 +121,9 @@ fn main(
     start = params.g_a_start;
   }
   let weight_row = min(low, params.low_rows - 1u) - first;
-  let value = float_row(thread, row, weight_row, start);
-  if (thread % 32u == 0u && low < params.low_rows) {
-    out[target_start + params.block_rows + low] = value;
+  let value = float_product(thread, first_row, weight_row, start);
+  let row = first_row + thread % 32u;
+  if (thread % 32u < X_ROWS && row < params.row_count && low < params.low_rows) {
+    out[row * stride + params.block_rows + low] = value;
   }
 }

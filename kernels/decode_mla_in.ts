@@ -1,8 +1,11 @@
 import { IN_FLOAT_TILE, IN_LANES, IN_ROWS, IN_TILE } from "./decode_kda_in.ts";
 import source from "./decode_mla_in.wgsl" with { type: "text" };
 import {
+  type ByRows,
+  compileByRows,
   floatPieces,
   floatRowLiterals,
+  forRows,
   normLiterals,
   pieces,
   rowLiterals,
@@ -31,7 +34,7 @@ const PARAMS = {
 
 const THREADS = 128;
 
-export type DecodeMlaInPipeline = Pipeline<typeof PARAMS>;
+export type DecodeMlaInPipeline = ByRows<Pipeline<typeof PARAMS>>;
 
 export const decodeMlaInKernel = defineKernel({
   name: "decode_mla_in",
@@ -40,25 +43,31 @@ export const decodeMlaInKernel = defineKernel({
   params: PARAMS,
 });
 
-/** For a W_q stored like this and a float kv_a; `columns`: the hidden size. */
+/**
+ * For a W_q stored like this and a float kv_a; `columns`: the hidden size; `rowsMax`: rows of x.
+ */
 export function compileDecodeMlaIn(
   gpu: Gpu,
   q: RowStorage,
   kvAFormat: FloatFormat,
   columns: number,
+  rowsMax: number,
 ): Promise<DecodeMlaInPipeline> {
   const preludes = [
     ...rowPieces(q.format),
     ...floatPieces(kvAFormat),
-    ...pieces("plain_scale", "row_norm", "matrix_row", "float_rows", "decode_in"),
+    ...pieces("plain_scale", "row_norm", "matrix_rows", "float_rows", "decode_in"),
   ];
-  const literals = {
-    ...rowLiterals(q, columns, IN_LANES, IN_ROWS),
-    ...normLiterals(columns, THREADS),
-    ...floatRowLiterals(columns),
-    TILE_ROWS: IN_TILE,
-  };
-  return decodeMlaInKernel.compile(gpu, {}, preludes, literals);
+  return compileByRows(rowsMax, (xRows) => {
+    const literals = {
+      ...rowLiterals(q, columns, { lanes: IN_LANES, rows: IN_ROWS, xRows }),
+      ...normLiterals(columns, THREADS),
+      ...floatRowLiterals(columns),
+      TILE_ROWS: IN_TILE,
+      ROW_PARTS: xRows,
+    };
+    return decodeMlaInKernel.compile(gpu, {}, preludes, literals);
+  });
 }
 
 export interface DecodeMlaInBuffers {
@@ -75,7 +84,7 @@ export interface DecodeMlaInBuffers {
 /** Rows [0, rowCount) of `x`. */
 export function decodeMlaIn(
   recorder: Recorder,
-  pipeline: DecodeMlaInPipeline,
+  pipelines: DecodeMlaInPipeline,
   { q, kvA }: MlaWeights,
   { x, scaled, queries, compressed }: DecodeMlaInBuffers,
   { rowCount, epsilon }: {
@@ -85,6 +94,7 @@ export function decodeMlaIn(
 ): void {
   const { columns, rows: blockRows } = q.spec;
   const floatTiles = Math.ceil(kvA.spec.rows / IN_FLOAT_TILE);
+  const { pipeline, rowGroups } = forRows(pipelines, rowCount);
   recorder.dispatch(
     pipeline,
     [x, scaled, readWhole(q), readWhole(kvA), queries, compressed],
@@ -99,6 +109,6 @@ export function decodeMlaIn(
       segments: segmentCount(columns),
       float_rows: kvA.spec.rows,
     },
-    [(floatTiles + Math.ceil(blockRows / IN_TILE)) * rowCount],
+    [(floatTiles + Math.ceil(blockRows / IN_TILE)) * rowGroups],
   );
 }

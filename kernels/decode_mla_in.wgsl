@@ -9,8 +9,8 @@
 //   queries     f32 [row_count][block_rows]
 //   compressed  f32 [row_count][float_rows]
 //
-// One workgroup: 4 rows of W_kva, which take longest and come first, or TILE of W_q; one row of x.
-// Loops: groups / 128 turns.
+// One workgroup: 4 rows of W_kva, which take longest and come first, or TILE of W_q; X_ROWS rows of
+// x. Loops: X_ROWS groups / 128 turns.
 
 struct Params {
   row_count: u32,
@@ -37,20 +37,22 @@ fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  let row = group.x % params.row_count;
-  let tile = group.x / params.row_count;
+  let first_row = group.x % row_groups() * X_ROWS;
+  let tile = group.x / row_groups();
   if (tile >= params.float_tiles) {
     let block_tile = tile - params.float_tiles;
-    let value = matrix_row(thread, row, block_tile);
-    let c = block_tile * TILE + thread;
-    if (thread < TILE && c < params.block_rows) {
+    let value = matrix_product(thread, first_row, block_tile);
+    let row = first_row + thread / TILE;
+    let c = block_tile * TILE + thread % TILE;
+    if (thread < X_ROWS * TILE && row < params.row_count && c < params.block_rows) {
       queries[row * params.block_rows + c] = value;
     }
     return;
   }
   let c = tile * 4u + thread / 32u;
-  let value = float_row(thread, row, min(c, params.float_rows - 1u), 0u);
-  if (thread % 32u == 0u && c < params.float_rows) {
+  let value = float_product(thread, first_row, min(c, params.float_rows - 1u), 0u);
+  let row = first_row + thread % 32u;
+  if (thread % 32u < X_ROWS && row < params.row_count && c < params.float_rows) {
     compressed[row * params.float_rows + c] = value;
   }
 }

@@ -1,6 +1,9 @@
 import source from "./decode_out.wgsl" with { type: "text" };
 import {
+  type ByRows,
+  compileByRows,
   floatPieces,
+  forRows,
   groupLiterals,
   groupPieces,
   pieces,
@@ -32,7 +35,7 @@ const PARAMS = {
 export const OUT_TILE = 32;
 const LANES = 16;
 
-export type DecodeOutPipeline = Pipeline<typeof PARAMS>;
+export type DecodeOutPipeline = ByRows<Pipeline<typeof PARAMS>>;
 
 export const decodeOutKernel = defineKernel({
   name: "decode_out",
@@ -41,13 +44,17 @@ export const decodeOutKernel = defineKernel({
   params: PARAMS,
 });
 
-/** `headDim`: channels of a head that its squares normalise, a multiple of 32; 0 for none. */
+/**
+ * `headDim`: channels of a head that its squares normalise, a multiple of 32; 0 for none.
+ * `rowsMax`: rows of x.
+ */
 export function compileDecodeOut(
   gpu: Gpu,
   matrix: RowStorage,
   routerFormat: FloatFormat,
   columns: number,
   headDim: number,
+  rowsMax: number,
 ): Promise<DecodeOutPipeline> {
   const preludes = [
     ...rowPieces(matrix.format),
@@ -55,12 +62,15 @@ export function compileDecodeOut(
     ...groupPieces(matrix.format),
     ...pieces("limbs", "residual_end"),
   ];
-  const literals = {
-    ...rowLiterals(matrix, columns, LANES, 1),
-    ...groupLiterals(matrix.format, OUT_TILE),
-    HEAD_GROUPS: headDim / 32,
-  };
-  return decodeOutKernel.compile(gpu, {}, preludes, literals);
+  return compileByRows(rowsMax, (xRows) => {
+    const literals = {
+      ...rowLiterals(matrix, columns, { lanes: LANES, xRows }),
+      ...groupLiterals(matrix.format, OUT_TILE * xRows),
+      HEAD_GROUPS: headDim / 32,
+      ROW_PARTS: xRows,
+    };
+    return decodeOutKernel.compile(gpu, {}, preludes, literals);
+  });
 }
 
 /** What the kernels at the end of a block write for the next one. */
@@ -87,7 +97,7 @@ export interface DecodeOutBuffers {
 /** residual += W x for rows [rowStart, + rowCount) of a step. */
 export function decodeOut(
   recorder: Recorder,
-  pipeline: DecodeOutPipeline,
+  pipelines: DecodeOutPipeline,
   matrix: Matrix,
   { x, residual, groups, scaled, limbs }: DecodeOutBuffers,
   next: NextBlock,
@@ -102,6 +112,7 @@ export function decodeOut(
   const { rows, columns } = matrix.spec;
   const { rowStart, rowCount, headDim, epsilon, evenFirst } = sizes;
   const norm = readWhole(next.norm);
+  const { pipeline, rowGroups } = forRows(pipelines, rowCount);
   recorder.dispatch(
     pipeline,
     [
@@ -126,6 +137,6 @@ export function decodeOut(
       segments: segmentCount(rows),
       even_first: evenFirst,
     },
-    [Math.ceil(rows / OUT_TILE) * rowCount],
+    [Math.ceil(rows / OUT_TILE) * rowGroups],
   );
 }

@@ -14,7 +14,8 @@
 //   router      i32 [row_count][experts][3 limbs]: sums of lib/limbs.wgsl; integers, so that the
 //               order in which workgroups come does not matter
 //
-// One workgroup: 32 rows of W, LANES threads each, one row of x. Loops: experts / (32 LANES) turns.
+// One workgroup: 32 rows of W, LANES threads each, X_ROWS rows of x. Loops: experts / (32 LANES)
+// turns.
 
 struct Params {
   row_count: u32,
@@ -56,18 +57,42 @@ fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
   return scale / sqrt(squares / f32(params.head_dim) + params.epsilon);
 }
 
+// The product of 32 columns of a router's row with the values of a group from `start` on.
+fn logit_of(head: mat4x4<f32>, tail: mat4x4<f32>, start: u32) -> f32 {
+  var logit = 0.0;
+  // @unroll
+  for (var i = 0u; i < 16u; i++) {
+    logit = fma(head[i / 4u][i % 4u], group_values[start + i].x, logit);
+  }
+  // @unroll
+  for (var i = 0u; i < 16u; i++) {
+    logit = fma(tail[i / 4u][i % 4u], group_values[start + 16u + i].x, logit);
+  }
+  return logit;
+}
+
+fn add_logit(row: u32, expert: u32, logit: f32) {
+  if (row < params.row_count) {
+    let limbs = limbs_of(logit);
+    let sum = (row * params.experts + expert) * 3u;
+    atomicAdd(&router[sum], limbs.x);
+    atomicAdd(&router[sum + 1u], limbs.y);
+    atomicAdd(&router[sum + 2u], limbs.z);
+  }
+}
+
 @compute @workgroup_size(32u * LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  let row = group.x % params.row_count;
-  let tile = group.x / params.row_count;
+  let first_row = group.x % row_groups() * X_ROWS;
+  let tile = group.x / row_groups();
   let block = block_of(0u, params.columns, params.groups, params.scale_stride);
   let weight_row = tile * 32u + row_of(thread);
   let lane = lane_of(thread);
   // Loaded now, used in the end.
-  let column = column_of(thread, row, tile);
+  let column = column_of(thread, first_row, tile);
   let first_segment = min(thread, max(params.experts, 1u) - 1u) * params.segments + 2u * tile;
   var router_head = mat4x4<f32>();
   var router_tail = mat4x4<f32>();
@@ -76,32 +101,25 @@ fn main(
     router_tail = weights16(first_segment + 1u);
   }
   let sums = lane_products(
-    block, weight_row, 0u, params.columns - 1u, lane, row * params.groups * X_QUADS);
-  put_sum(0u, lane, row_of(thread), sums[0]);
+    block, weight_row, 0u, params.columns - 1u, lane, x_quads_of(first_row));
+  // @unroll
+  for (var j = 0u; j < X_ROWS; j++) {
+    put_sum(j, lane, row_of(thread), sums[j]);
+  }
   workgroupBarrier();
   var total = 0.0;
   if (column.used) {
-    total = row_sum(0u, thread);
+    total = row_sum(thread / 32u, thread % 32u);
   }
-  end_block(thread, row, tile, column, total);
+  end_block(thread, tile, column, total);
   for (var e = thread; e < params.experts; e += 32u * LANES) {
     if (e != thread) {
       router_head = weights16(e * params.segments + 2u * tile);
       router_tail = weights16(e * params.segments + 2u * tile + 1u);
     }
-    var logit = 0.0;
     // @unroll
-    for (var i = 0u; i < 16u; i++) {
-      logit = fma(router_head[i / 4u][i % 4u], group_values[i].x, logit);
+    for (var j = 0u; j < X_ROWS; j++) {
+      add_logit(first_row + j, e, logit_of(router_head, router_tail, 32u * j));
     }
-    // @unroll
-    for (var i = 0u; i < 16u; i++) {
-      logit = fma(router_tail[i / 4u][i % 4u], group_values[16u + i].x, logit);
-    }
-    let limbs = limbs_of(logit);
-    let sum = (row * params.experts + e) * 3u;
-    atomicAdd(&router[sum], limbs.x);
-    atomicAdd(&router[sum + 1u], limbs.y);
-    atomicAdd(&router[sum + 2u], limbs.z);
   }
 }

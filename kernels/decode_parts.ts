@@ -4,17 +4,25 @@ import {
   DECODE_SPLITS,
   type DecodeAttentionPipeline,
 } from "./decode_attention.ts";
+import { compileDecodeChoose, type DecodeChoosePipeline } from "./decode_choose.ts";
 import { compileDecodeDown, type DecodeDownPipeline } from "./decode_down.ts";
+import { compileDecodeExperts, type DecodeExpertsPipeline } from "./decode_experts.ts";
 import type { DecodeFormats } from "./decode_fit.ts";
 import { compileDecodeKdaIn, type DecodeKdaInPipeline } from "./decode_kda_in.ts";
 import { compileDecodeKdaStep, type DecodeKdaStepPipeline } from "./decode_kda_step.ts";
 import { compileDecodeMlaIn, type DecodeMlaInPipeline } from "./decode_mla_in.ts";
 import { compileDecodeOut, type DecodeOutPipeline } from "./decode_out.ts";
 import { compileDecodePrepare, type DecodePreparePipeline } from "./decode_prepare.ts";
-import { activationGroups, type RowFormat, type RowStorage } from "./decode_shape.ts";
+import { activationGroups, BATCH_ROWS, type RowFormat, type RowStorage } from "./decode_shape.ts";
 import { compileDecodeUp, type DecodeUpPipeline } from "./decode_up.ts";
 import { compileDecodeValues, type DecodeValuesPipeline } from "./decode_values.ts";
 import type { Gpu } from "./gpu/gpu.ts";
+import {
+  compileGroupTokens,
+  type Grouping,
+  type GroupTokensPipeline,
+  tileLimit,
+} from "./group_tokens.ts";
 import { kdaWidths } from "./kda_shape.ts";
 import { latentQuads } from "./latent_cache.ts";
 import { compileMlaAbsorb, type MlaAbsorbPipeline } from "./mla_absorb.ts";
@@ -25,6 +33,8 @@ import type { Capacity, ModelShape } from "./types.ts";
 
 /** Softmaxes of splits that are held at once; a step's rows go through in batches of this size. */
 const SPLIT_BYTES = 64 << 20;
+/** From here on two more dispatches a mixture of experts pay off. */
+export const SEVERAL_ROWS = BATCH_ROWS;
 
 export interface DecodePipelines {
   readonly prepare: DecodePreparePipeline;
@@ -41,6 +51,16 @@ export interface DecodePipelines {
   readonly denseDown: DecodeOutPipeline;
   readonly moeUp: DecodeUpPipeline;
   readonly moeDown: DecodeDownPipeline;
+  /** Null where there are never SEVERAL_ROWS. */
+  readonly several: SeveralPipelines | null;
+}
+
+/** For steps with SEVERAL_ROWS or more, whose rows go by experts. */
+export interface SeveralPipelines {
+  readonly choose: DecodeChoosePipeline;
+  readonly group: GroupTokensPipeline;
+  readonly denseUp: DecodeExpertsPipeline;
+  readonly moeUp: DecodeExpertsPipeline;
 }
 
 /** Activations of the rows of sequences with one row; groups as in lib/x_group.wgsl. */
@@ -56,6 +76,8 @@ export interface DecodeBuffers {
   readonly h: GPUBuffer;
   /** [sequences][choices] (expert, weight). */
   readonly chosen: GPUBuffer;
+  /** What `groupTokens` makes of the experts alone. */
+  readonly grouping: Pick<Grouping, "experts" | "order" | "tiles">;
   /** i32 [sequences][experts][3]. */
   readonly limbs: GPUBuffer;
   /** f32, see mla.ts; splits as in lib/decode_splits.wgsl. */
@@ -66,24 +88,32 @@ export interface DecodeBuffers {
   readonly maxima: GPUBuffer;
 }
 
-/** For the formats that `decodeFit` found; `choices`: matrices that work on a row. */
+/** Matrices of a mixture of experts, with the shared one. */
+export interface ExpertCounts {
+  /** That work on a row. */
+  readonly choices: number;
+  /** That there are. */
+  readonly stackSize: number;
+}
+
+/** For the formats that `decodeFit` found. */
 export async function compileDecode(
   gpu: Gpu,
   shape: ModelShape,
-  { pageTokens, pagesPerSequence, latentFormat }: Capacity,
+  { pageTokens, pagesPerSequence, latentFormat, sequences }: Capacity,
   { main, large, low, gates, kvA, kvB, router, ranks }: DecodeFormats,
-  choices: number,
+  { choices, stackSize }: ExpertCounts,
 ): Promise<DecodePipelines> {
   const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
   const tokens = pageTokens * pagesPerSequence;
   const out = (matrix: RowStorage, columns: number, headDim: number) =>
-    compileDecodeOut(gpu, matrix, router, columns, headDim);
+    compileDecodeOut(gpu, matrix, router, columns, headDim, sequences);
   const [prepare, kdaIn, kdaStep, kdaOut, mlaIn, latent, absorb] = await Promise.all([
     compileDecodePrepare(gpu, main),
-    compileDecodeKdaIn(gpu, large.kdaIn, low, hidden, kda),
+    compileDecodeKdaIn(gpu, large.kdaIn, low, hidden, kda, sequences),
     compileDecodeKdaStep(gpu, main, gates, kda.keyDim, ranks),
     out(large.kdaOut, kda.headCount * kda.valueDim, kda.valueDim),
-    compileDecodeMlaIn(gpu, large.mlaIn, kvA, hidden),
+    compileDecodeMlaIn(gpu, large.mlaIn, kvA, hidden, sequences),
     compileMlaLatent(gpu, latentFormat),
     compileMlaAbsorb(gpu, kvB),
   ]);
@@ -98,7 +128,24 @@ export async function compileDecode(
   ]);
   const kdaPipelines = { prepare, kdaIn, kdaStep, kdaOut };
   const mlaPipelines = { mlaIn, latent, absorb, attention, values, mlaOut };
-  return { ...kdaPipelines, ...mlaPipelines, denseUp, denseDown, moeUp, moeDown };
+  const several = sequences < SEVERAL_ROWS
+    ? null
+    : await compileSeveral(gpu, shape, large, Math.max(1, stackSize));
+  return { ...kdaPipelines, ...mlaPipelines, denseUp, denseDown, moeUp, moeDown, several };
+}
+
+async function compileSeveral(
+  gpu: Gpu,
+  { hiddenSize: hidden, moe }: ModelShape,
+  { denseUp, moeUp }: DecodeFormats["large"],
+  stackSize: number,
+): Promise<SeveralPipelines> {
+  return {
+    choose: await compileDecodeChoose(gpu, moeUp.format, hidden, moe),
+    group: await compileGroupTokens(gpu, stackSize),
+    denseUp: await compileDecodeExperts(gpu, denseUp, hidden, false),
+    moeUp: await compileDecodeExperts(gpu, moeUp, hidden, true),
+  };
 }
 
 /** At least one row, and as many as SPLIT_BYTES hold. */
@@ -112,7 +159,7 @@ export function allocateDecode(
   gpu: Gpu,
   shape: ModelShape,
   capacity: Capacity,
-  choices: number,
+  { choices, stackSize }: ExpertCounts,
   splitRows: number,
   main: RowFormat,
 ): DecodeBuffers {
@@ -130,6 +177,15 @@ export function allocateDecode(
     o: groups("mixer output", Math.max(values, mla.headCount * mla.valueDim)),
     h: groups("hidden", Math.max(choices * moe.intermediateSize, denseIntermediateSize)),
     chosen: floats("chosen experts", 2 * choices),
+    grouping: {
+      experts: floats("experts", choices),
+      order: floats("rows by experts", choices),
+      tiles: scratch(
+        gpu,
+        "decode items of experts",
+        4 * tileLimit(rows * choices, stackSize, BATCH_ROWS),
+      ),
+    },
     limbs: floats("router sums", Math.max(1, 3 * moe.expertCount)),
     queries: floats("MLA queries", mla.headCount * (mla.nopeDim + mla.sharedKeyDim)),
     compressed: floats("MLA latents before the norm", mla.latentDim + mla.sharedKeyDim),

@@ -9,7 +9,7 @@ import kdaStepParts from "./lib/kda_step_parts.wgsl" with { type: "text" };
 import decodeIn from "./lib/decode_in.wgsl" with { type: "text" };
 import floatGroup from "./lib/float_group.wgsl" with { type: "text" };
 import fp8Rows from "./lib/fp8_rows.wgsl" with { type: "text" };
-import matrixRow from "./lib/matrix_row.wgsl" with { type: "text" };
+import matrixRows from "./lib/matrix_rows.wgsl" with { type: "text" };
 import floatRows from "./lib/float_rows.wgsl" with { type: "text" };
 import laneRows from "./lib/lane_rows.wgsl" with { type: "text" };
 import limbs from "./lib/limbs.wgsl" with { type: "text" };
@@ -56,7 +56,7 @@ const SOURCES = {
   float_group: floatGroup,
   float_rows: floatRows,
   fp8_rows: fp8Rows,
-  matrix_row: matrixRow,
+  matrix_rows: matrixRows,
   lane_rows: laneRows,
   limbs,
   nan,
@@ -71,6 +71,36 @@ const SOURCES = {
   split_weights: splitWeights,
   x_group: xGroup,
 } as const;
+
+/** Rows of activations that a workgroup takes where there are several: it reads weights once. */
+export const BATCH_ROWS = 4;
+/** Groups whose loads a thread has under way for that many rows. */
+const BATCH_CHUNK = 2;
+
+/** A kernel for one row of activations, and one whose workgroups take BATCH_ROWS. */
+export interface ByRows<P> {
+  readonly single: P;
+  readonly batch: P;
+}
+
+/** `compile`: for so many rows a workgroup; `rowsMax`: rows of a step. */
+export async function compileByRows<P>(
+  rowsMax: number,
+  compile: (xRows: number) => Promise<P>,
+): Promise<ByRows<P>> {
+  const single = await compile(1);
+  return { single, batch: rowsMax === 1 ? single : await compile(BATCH_ROWS) };
+}
+
+/** What `rowCount` rows go through, and how many workgroups they take side by side. */
+export function forRows<P>(
+  { single, batch }: ByRows<P>,
+  rowCount: number,
+): { readonly pipeline: P; readonly rowGroups: number } {
+  return rowCount === 1
+    ? { pipeline: single, rowGroups: 1 }
+    : { pipeline: batch, rowGroups: Math.ceil(rowCount / BATCH_ROWS) };
+}
 
 /** Pieces of kernels/lib by name, in that order. */
 export function pieces(...names: readonly (keyof typeof SOURCES)[]): Prelude[] {
@@ -97,25 +127,28 @@ export function floatPieces(format: FloatFormat): Prelude[] {
 
 /**
  * Literals of lib/lane_rows.wgsl and of what comes before it, for rows of `columns`: `lanes`
- * threads a row, `rows` rows each. With `chunk` a thread has at most as many groups' loads under
- * way; else all, or FP8_CHUNK.
+ * threads a row, `rows` rows each, for `xRows` rows of activations. With `chunk` a thread has at
+ * most as many groups' loads under way; else all, or FP8_CHUNK, or BATCH_CHUNK for several rows.
  */
 export function rowLiterals(
   { format, grid }: RowStorage,
   columns: number,
-  lanes: number,
-  rows: number,
-  chunk?: number,
+  { lanes, rows = 1, xRows = 1, chunk }: {
+    readonly lanes: number;
+    readonly rows?: number;
+    readonly xRows?: number;
+    readonly chunk?: number;
+  },
 ): Record<string, number> {
   const groups = groupCount(columns);
   const full = Math.floor(groups / lanes);
-  const most = format === "fp8" ? FP8_CHUNK : chunk;
+  const most = format === "fp8" ? FP8_CHUNK : xRows > 1 ? BATCH_CHUNK : chunk;
   let together = Math.max(1, Math.min(most ?? 1, full));
   while (full % together !== 0) together--;
   const looped = most === undefined ? 0 : full;
   const rest = groups > full * lanes ? 1 : 0;
   const loop = { LOOPED: looped, CHUNK: together, TAIL: full - looped, REST: rest };
-  return { LANES: lanes, ROWS: rows, X_QUADS: xQuads(format), ...loop, ...grid };
+  return { LANES: lanes, ROWS: rows, X_ROWS: xRows, X_QUADS: xQuads(format), ...loop, ...grid };
 }
 
 /** Literals of lib/x_group.wgsl and of the piece that writes groups; `threads` have values. */
@@ -146,7 +179,7 @@ export function activationGroups(
 }
 
 /** Quads of a group of activations for weights of this format. */
-function xQuads(format: RowFormat): number {
+export function xQuads(format: RowFormat): number {
   return format === "fp8" ? 9 : 3;
 }
 

@@ -7,6 +7,7 @@ import {
   rowPieces,
   type RowStorage,
 } from "./decode_shape.ts";
+import { choiceLiterals } from "./decode_choose.ts";
 import source from "./decode_up.wgsl" with { type: "text" };
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
@@ -32,10 +33,10 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const LANES = 16;
+export const UP_LANES = 16;
 /** Channels of one workgroup. */
-const TILE = 32;
-const THREADS = TILE * LANES;
+export const UP_TILE = 32;
+const THREADS = UP_TILE * UP_LANES;
 /** Fewer registers let more workgroups, whose choice of experts takes a while, run at a time. */
 const CHUNK = 4;
 
@@ -61,28 +62,14 @@ export function compileDecodeUp(
     ...pieces("plain_scale", "limbs", "order_key", "sigmoid", "row_norm", "choose_experts"),
   ];
   const literals = {
-    ...rowLiterals(gateUp, columns, LANES, 2, CHUNK),
+    ...rowLiterals(gateUp, columns, { lanes: UP_LANES, rows: 2, chunk: CHUNK }),
     ...normLiterals(columns, THREADS),
-    ...groupLiterals(gateUp.format, TILE),
-    ...choiceLiterals(moe),
-    TILE_ROWS: TILE,
+    ...groupLiterals(gateUp.format, UP_TILE),
+    ...choiceLiterals(moe, THREADS),
+    TILE_ROWS: UP_TILE,
     ROW_PARTS: 2,
   };
   return decodeUpKernel.compile(gpu, {}, preludes, literals);
-}
-
-function choiceLiterals(moe: MoeShape | null) {
-  const experts = moe?.expertCount ?? 0;
-  const choices = moe?.expertsPerToken ?? 1;
-  const blocks = Math.max(1, Math.ceil(experts / 32));
-  return {
-    EXPERTS: experts,
-    CHOICES_MAX: choices,
-    CHOOSERS: THREADS,
-    EXPERT_BLOCKS: blocks,
-    EXPERT_TURNS: Math.ceil(experts / THREADS),
-    CANDIDATE_QUADS: Math.ceil(blocks * choices / 4),
-  };
 }
 
 export interface DecodeUpBuffers {
@@ -117,7 +104,7 @@ export function decodeUp(
 ): void {
   const { rows, columns } = gateUp.spec;
   const { rowCount, choices, useOffset, epsilon, evenFirst } = sizes;
-  const tiles = Math.ceil(rows / 2 / TILE);
+  const tiles = Math.ceil(rows / 2 / UP_TILE);
   recorder.dispatch(
     pipeline,
     [x, limbs, bias, readWhole(gateUp), groups, chosen, expertUse],

@@ -49,12 +49,12 @@ fn main(
   let row = group.x % params.row_count;
   let tile = group.x / params.row_count % params.tiles;
   let choice = group.x / params.row_count / params.tiles;
-  let x_quad = row * params.groups * X_QUADS;
+  let x_quads = x_quads_of(row);
   // Loaded now, used behind the barrier.
   let loaded = load_experts(thread, row);
-  gather_squares(thread, x_quad, params.groups);
+  gather_squares(thread, x_quads, params.groups);
   workgroupBarrier();
-  let factor = row_factor(params.columns, params.epsilon);
+  let factor = row_factor(0u, params.columns, params.epsilon);
   if (EXPERTS > 0u) {
     choose(thread, loaded, factor);
   }
@@ -69,7 +69,7 @@ fn main(
     pick.x * params.block_quads, 2u * params.width, params.groups, params.scale_stride);
   let channel = tile * TILE_ROWS + row_of(thread);
   let lane = lane_of(thread);
-  let sums = lane_products(block, channel, params.width, 2u * params.width - 1u, lane, x_quad);
+  let sums = lane_products(block, channel, params.width, 2u * params.width - 1u, lane, x_quads);
   put_sum(0u, lane, row_of(thread), sums[0]);
   put_sum(1u, lane, row_of(thread), sums[1]);
   workgroupBarrier();

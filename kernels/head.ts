@@ -117,7 +117,7 @@ class FusedHead implements Head {
   ): Promise<FusedHead> {
     const [prepare, head] = await Promise.all([
       compileDecodePrepare(gpu, storage.format),
-      compileDecodeHead(gpu, storage, shape.hiddenSize),
+      compileDecodeHead(gpu, storage, shape.hiddenSize, rowsMax),
     ]);
     const groups = activationGroups(
       gpu,

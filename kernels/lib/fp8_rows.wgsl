@@ -59,28 +59,38 @@ fn has_nan(head: vec4<u32>, tail: vec4<u32>) -> bool {
 }
 
 fn add_group(
-  sums: ptr<function, array<f32, ROWS>>, block: Block, row: u32, row_step: u32, row_last: u32,
-  group: u32, x_quad: u32,
+  sums: ptr<function, array<f32, ROWS * X_ROWS>>, block: Block, row: u32, row_step: u32,
+  row_last: u32, group: u32, x_quads: array<u32, X_ROWS>,
 ) {
-  let at = x_quad + X_QUADS * group;
-  let x0 = x[at];
-  let x1 = x[at + 1u];
-  let x2 = x[at + 2u];
-  let x3 = x[at + 3u];
-  let x4 = x[at + 4u];
-  let x5 = x[at + 5u];
-  let x6 = x[at + 6u];
-  let x7 = x[at + 7u];
-  let factor = 256.0 * x_scale(at, x[at + X_QUADS - 1u]);
+  var heads = array<vec4<u32>, ROWS>();
+  var tails = array<vec4<u32>, ROWS>();
+  var scales = array<f32, ROWS>();
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
     let weight_row = min(row + r * row_step, row_last);
     let quad = block.quad + (weight_row * block.groups + group) * GROUP_QUADS;
-    let head = blocks[quad];
-    let tail = blocks[quad + 1u];
-    let dot = quad_dot(head, x0, x1, x2, x3) + quad_dot(tail, x4, x5, x6, x7);
-    let scale = grid_scale(block, weight_row, group) * factor;
-    let bits = select(bitcast<u32>(scale), 0x7fc00000u, has_nan(head, tail));
-    (*sums)[r] = fma(dot, bitcast<f32>(bits), (*sums)[r]);
+    heads[r] = blocks[quad];
+    tails[r] = blocks[quad + 1u];
+    scales[r] = grid_scale(block, weight_row, group);
+  }
+  // @unroll
+  for (var j = 0u; j < X_ROWS; j++) {
+    let at = x_quads[j] + X_QUADS * group;
+    let x0 = x[at];
+    let x1 = x[at + 1u];
+    let x2 = x[at + 2u];
+    let x3 = x[at + 3u];
+    let x4 = x[at + 4u];
+    let x5 = x[at + 5u];
+    let x6 = x[at + 6u];
+    let x7 = x[at + 7u];
+    let factor = 256.0 * x_scale(at, x[at + X_QUADS - 1u]);
+    // @unroll
+    for (var r = 0u; r < ROWS; r++) {
+      let dot = quad_dot(heads[r], x0, x1, x2, x3) + quad_dot(tails[r], x4, x5, x6, x7);
+      let scale = bitcast<u32>(scales[r] * factor);
+      let known = bitcast<f32>(select(scale, 0x7fc00000u, has_nan(heads[r], tails[r])));
+      (*sums)[r * X_ROWS + j] = fma(dot, known, (*sums)[r * X_ROWS + j]);
+    }
   }
 }

@@ -27,19 +27,28 @@ fn group_scale(block: Block, row: u32, group: u32) -> f32 {
 }
 
 fn add_group(
-  sums: ptr<function, array<f32, ROWS>>, block: Block, row: u32, row_step: u32, row_last: u32,
-  group: u32, x_quad: u32,
+  sums: ptr<function, array<f32, ROWS * X_ROWS>>, block: Block, row: u32, row_step: u32,
+  row_last: u32, group: u32, x_quads: array<u32, X_ROWS>,
 ) {
-  let at = x_quad + X_QUADS * group;
-  let a = x[at];
-  let b = x[at + 1u];
-  let info = x[at + 2u];
-  let scale = x_scale(at, info);
+  var weights = array<PackedGroup, ROWS>();
+  var scales = array<f32, ROWS>();
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
     let weight_row = min(row + r * row_step, row_last);
-    let w = packed_group(block.quad + (weight_row * block.groups + group) * GROUP_QUADS);
-    let dot = group_dot(w, a, b, bitcast<i32>(info.y));
-    (*sums)[r] = fma(f32(dot), group_scale(block, weight_row, group) * scale, (*sums)[r]);
+    weights[r] = packed_group(block.quad + (weight_row * block.groups + group) * GROUP_QUADS);
+    scales[r] = group_scale(block, weight_row, group);
+  }
+  // @unroll
+  for (var j = 0u; j < X_ROWS; j++) {
+    let at = x_quads[j] + X_QUADS * group;
+    let a = x[at];
+    let b = x[at + 1u];
+    let info = x[at + 2u];
+    let scale = x_scale(at, info);
+    // @unroll
+    for (var r = 0u; r < ROWS; r++) {
+      let dot = f32(group_dot(weights[r], a, b, bitcast<i32>(info.y)));
+      (*sums)[r * X_ROWS + j] = fma(dot, scales[r] * scale, (*sums)[r * X_ROWS + j]);
+    }
   }
 }

@@ -35,13 +35,13 @@ export const SHAPE: ModelShape = {
 };
 
 const CAPACITY: Capacity = {
-  slots: 4,
-  pages: 64,
+  slots: 8,
+  pages: 128,
   pageTokens: 16,
   rows: 64,
-  logitRows: 4,
+  logitRows: 8,
   logitEdits: 4,
-  sequences: 4,
+  sequences: 8,
   pagesPerSequence: 16,
   latentFormat: "f32",
 };

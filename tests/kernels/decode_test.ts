@@ -1,13 +1,19 @@
 /**
  * The fused kernels for sequences with one row (decode_prepare, decode_kda_in, decode_kda_step,
- * decode_out, decode_mla_in, decode_attention, decode_values, decode_up, decode_down, decode_head),
- * block by block, against the reference in f64, which rounds what q8 and q4 weights multiply, and
- * against the generic kernels, which round alike and have references of their own.
+ * decode_out, decode_mla_in, decode_attention, decode_values, decode_up, decode_down, decode_head;
+ * of several rows decode_choose and decode_experts), block by block, against the reference in f64,
+ * which rounds what q8 and q4 weights multiply, and against the generic kernels, which round alike
+ * and have references of their own.
  */
 import assert from "node:assert";
 import { normalizedError } from "../reference/compare.ts";
 import { referenceForward, referenceZeroState } from "../reference/model.ts";
-import { groupTensors, randomTensors, weightSource } from "../reference/random_model.ts";
+import {
+  blockTensors,
+  groupTensors,
+  randomTensors,
+  weightSource,
+} from "../reference/random_model.ts";
 import { randomSource } from "../reference/random.ts";
 import { loaded, planOf, randomModel, run, SHAPE, TEXT } from "./decode_driver.ts";
 
@@ -83,32 +89,55 @@ for (const format of ["q4", "q8"] as const) {
   });
 }
 
-Deno.test({
-  name: "decode kernels give a row the same bits beside other rows and prompts",
-  sanitizeOps: false,
-  sanitizeResources: false,
-  fn: async () => {
-    const device = await loaded(SHAPE, groupTensors(randomModel(), "q4"));
-    const prompts = [0, 1, 2].map((slot) => ({ slot, past: 0, tokens: TEXT.slice(slot, 16) }));
-    const restart = async () => {
-      for (const slot of [0, 1, 2, 3]) device.zeroSlot(slot);
-      for (const part of prompts) await run(device, SHAPE, [part]);
-    };
-    const singles = prompts.map(({ slot, tokens }) => ({ slot, past: tokens.length, tokens: [5] }));
-    try {
-      await restart();
-      const alone: Float32Array[] = [];
-      for (const part of singles) alone.push((await run(device, SHAPE, [part])).logits[0]!);
-      await restart();
-      const newcomer = { slot: 3, past: 0, tokens: TEXT.slice(0, 7) };
-      const mixed = [singles[0]!, newcomer, singles[1]!, singles[2]!];
-      const { logits } = await run(device, SHAPE, mixed);
-      [0, 2, 3].forEach((index, row) => assert.deepEqual(logits[index], alone[row], `row ${row}`));
-    } finally {
-      device.destroy();
-    }
-  },
-});
+for (const format of ["q4", "q8", "fp8"] as const) {
+  Deno.test({
+    name: `decode kernels give a row the same bits beside other rows and prompts, ${format}`,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn: async () => {
+      const tensors = format === "fp8"
+        ? blockTensors(randomModel(), 32, 32, randomSource(77))
+        : groupTensors(randomModel(), format);
+      const device = await loaded(SHAPE, tensors);
+      const prompts = [0, 1, 2, 3, 4, 5, 6].map((slot) => ({
+        slot,
+        past: 0,
+        tokens: TEXT.slice(slot, 16),
+      }));
+      const restart = async () => {
+        for (let slot = 0; slot < 8; slot++) device.zeroSlot(slot);
+        for (const part of prompts) await run(device, SHAPE, [part]);
+        await device.takeExpertUse();
+      };
+      const singles = prompts.map(({ slot, tokens }) => ({
+        slot,
+        past: tokens.length,
+        tokens: [5 + 3 * slot],
+      }));
+      try {
+        await restart();
+        const alone: Float32Array[] = [];
+        for (const part of singles) alone.push((await run(device, SHAPE, [part])).logits[0]!);
+        const use = await device.takeExpertUse();
+        for (const count of [2, 3, 5, 7]) {
+          await restart();
+          const { logits } = await run(device, SHAPE, singles.slice(0, count));
+          logits.forEach((found, row) => assert.deepEqual(found, alone[row], `row ${row}`));
+        }
+        assert.deepEqual(await device.takeExpertUse(), use);
+        await restart();
+        const newcomer = { slot: 7, past: 0, tokens: TEXT.slice(0, 7) };
+        const mixed = [singles[0]!, newcomer, ...singles.slice(1, 5)];
+        const { logits } = await run(device, SHAPE, mixed);
+        [0, 2, 3, 4, 5].forEach((index, row) =>
+          assert.deepEqual(logits[index], alone[row], `row ${row}`)
+        );
+      } finally {
+        device.destroy();
+      }
+    },
+  });
+}
 
 Deno.test({
   name: "decode kernels count the use of a mixture's experts, not of dense layers",
