@@ -17,11 +17,14 @@ const PARAMS = {
   scale: "f32",
 } as const;
 
-const HEADS = 32;
-/** Slices of a head's query, one a thread. */
-const SLICES = 16;
-const THREADS = HEADS * SLICES;
+/** Heads of a workgroup, a multiple of 8, and positions that it works on at a time, 4 or 8. */
+const HEADS = 16;
 const POSITIONS = 8;
+/** Slices of a head's query; a thread holds one of four heads. */
+const SLICES = 32;
+const THREADS = SLICES * HEADS / 4;
+/** Quads of z over which a head's threads are spread. */
+const VALUE_LANES = 64;
 /** SPLITS and SPLIT_TOKENS_MIN of lib/decode_splits.wgsl. */
 export const DECODE_SPLITS = 128;
 const SPLIT_TOKENS_MIN = 32;
@@ -37,8 +40,11 @@ export const decodeAttentionKernel = defineKernel({
 
 /** Bytes of workgroup memory of a model's kernel. */
 export function decodeAttentionBytes(shape: MlaShape): number {
-  const sliceQuads = Math.ceil(latentQuads(shape) / SLICES);
-  return 16 * POSITIONS * SLICES * sliceQuads + 4 * HEADS * (POSITIONS * (SLICES + 1) + 1);
+  const tileBytes = 16 * SLICES * Math.ceil(latentQuads(shape) / SLICES);
+  const partialBytes = 4 * HEADS * (SLICES + 1);
+  const scoreBytes = 4 * HEADS;
+  const weightBytes = 4 * HEADS;
+  return POSITIONS * (tileBytes + partialBytes + scoreBytes + weightBytes) + 4 * HEADS;
 }
 
 /** `tokens`: the longest context. Throws where the adapter is too small for the model. */
@@ -48,17 +54,20 @@ export function compileDecodeAttention(
   format: LatentFormat,
   tokens: number,
 ): Promise<DecodeAttentionPipeline> {
-  const sliceQuads = Math.ceil(latentQuads(shape) / SLICES);
+  const quads = latentQuads(shape);
+  const lanes = THREADS / POSITIONS;
   checkWorkgroupMemory("decode_attention", decodeAttentionBytes(shape), gpu.limits);
   const splitTokens = Math.ceil(Math.ceil(tokens / SPLIT_TOKENS_MIN) / DECODE_SPLITS) *
     SPLIT_TOKENS_MIN;
   checkLoops("decode_attention", Math.ceil(splitTokens / POSITIONS));
   const literals = {
-    SLICES,
-    HEADS: HEADS / SLICES,
-    SLICE_QUADS: sliceQuads,
-    VALUE_QUADS: Math.ceil(valueQuads(shape) / 32),
-    LOADS: Math.ceil(POSITIONS * SLICES * sliceQuads / THREADS),
+    POSITIONS,
+    HEAD_QUADS: HEADS / 4,
+    QUAD_ROWS: Math.ceil(quads / SLICES),
+    FULL_ROWS: Math.floor(quads / SLICES),
+    VALUE_ROWS: Math.ceil(valueQuads(shape) / VALUE_LANES),
+    LANES: lanes,
+    LOADS: Math.ceil(quads / lanes),
   };
   const preludes = [latentPrelude(format), ...pieces("decode_splits", "decode_attention_tile")];
   return decodeAttentionKernel.compile(gpu, {}, preludes, literals);
@@ -108,6 +117,6 @@ export function decodeAttention(
       page_tokens: sizes.pageTokens,
       scale: 1 / Math.sqrt(nopeDim + sharedKeyDim),
     },
-    [splits, sizes.rowCount, Math.ceil(headCount / HEADS)],
+    [splits * Math.ceil(headCount / HEADS), sizes.rowCount],
   );
 }

@@ -10,9 +10,14 @@
 //   sums      f32 quads [row_count][SPLITS][head_count][value_quads] = z
 //   maxima    f32 [row_count][SPLITS][head_count][2] = m, l
 //
-// One workgroup: 32 heads of one split of one row, 8 positions at a time. For the scores thread
-// 32 slice + head holds a slice of its head's query; for z thread 32 slice + lane holds the quads
-// lane, lane + 32, ... of HEADS heads from HEADS slice on. Loops: positions / 8 turns.
+// One workgroup: 4 HEAD_QUADS heads of one split of one row, POSITIONS positions at a time.
+// Workgroups of a split are neighbours, so that its entries come out of a cache.
+//   loading  thread = LANES position + lane: quads lane, lane + LANES, ... of one entry
+//   scores   thread = HEAD_QUADS slice + four: quads slice, slice + 32, ... of four heads' queries,
+//            which stay in registers; what is loaded from the tile serves 16 products
+//   softmax  thread = heads position + head
+//   z        thread = 64 eight + lane: quads lane, lane + 64, ... of eight heads
+// Loops: positions / POSITIONS turns.
 
 struct Params {
   row_start: u32,
@@ -31,99 +36,105 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> sums: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> maxima: array<f32>;
 
-@compute @workgroup_size(32u * SLICES)
+const HEADS: u32 = 4u * HEAD_QUADS;
+
+@compute @workgroup_size(32u * HEAD_QUADS)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
+  let head_groups = (params.head_count + HEADS - 1u) / HEADS;
+  let split = group.x / head_groups;
+  let first_head = group.x % head_groups * HEADS;
   let row = rows[params.row_start + group.y];
   let size = split_tokens(row.y);
-  let split_start = group.x * size;
+  let split_start = split * size;
   if (split_start > row.y) {
     return;
   }
   let split_end = min(split_start + size, row.y + 1u);
-  let head = thread % 32u;
-  let slice = thread / 32u;
-  let own_head = min(group.z * 32u + head, params.head_count - 1u);
-  let query_start =
-    ((params.row_start + group.y) * params.head_count + own_head) * params.quads +
-    slice * SLICE_QUADS;
-  var query = array<vec4<f32>, SLICE_QUADS>();
-  // @unroll
-  for (var i = 0u; i < SLICE_QUADS; i++) {
-    if (slice * SLICE_QUADS + i < params.quads) {
-      query[i] = absorbed[query_start + i] * params.scale;
-    }
-  }
-  // [quad][head]
-  var z = array<vec4<f32>, VALUE_QUADS * HEADS>();
-  var totals = array<f32, HEADS>();
+  let loaded = thread / LANES;
+  let lane = thread % LANES;
+  // Positions behind the split count with the weight 0; its last entry is loaded for them.
+  var position = min(split_start + loaded, split_end - 1u);
+  var page = pages[row.w + position / params.page_tokens];
+  let slice = thread / HEAD_QUADS;
+  let head_quad = thread % HEAD_QUADS;
+  var query = array<vec4<f32>, 4u * QUAD_ROWS>();
+  load_query(&query, params.row_start + group.y, first_head + 4u * head_quad, slice);
+  var next = array<latent_quad, LOADS>();
+  load_entry(&next, page, position, lane);
+  position = min(split_start + POSITIONS + loaded, split_end - 1u);
+  page = pages[row.w + position / params.page_tokens];
+
+  let scored = thread / HEADS;
+  let head = thread % HEADS;
+  let eight = thread / 64u;
+  // [64 quads][head]
+  var z = array<vec4<f32>, 8u * VALUE_ROWS>();
   var maximum = LOWEST;
-  var next = array<vec4<f32>, LOADS>();
-  // @unroll
-  for (var i = 0u; i < LOADS; i++) {
-    next[i] = entry_quad(row, split_start, split_end, thread + i * 32u * SLICES);
-  }
+  // Of the positions that this thread has scored.
+  var total = 0.0;
   for (var start = split_start; start < split_end; start += POSITIONS) {
-    // @unroll
-    for (var i = 0u; i < LOADS; i++) {
-      if (thread + i * 32u * SLICES < POSITIONS * SLICES * SLICE_QUADS) {
-        tile[thread + i * 32u * SLICES] = next[i];
-      }
-    }
+    store_entry(&next, loaded, lane);
     workgroupBarrier();
-    // @unroll
-    for (var i = 0u; i < LOADS; i++) {
-      next[i] = entry_quad(row, start + POSITIONS, split_end, thread + i * 32u * SLICES);
+    if (start + POSITIONS < split_end) {
+      load_entry(&next, page, position, lane);
+      position = min(start + 2u * POSITIONS + loaded, split_end - 1u);
+      page = pages[row.w + position / params.page_tokens];
     }
-    score_tile(&query, slice, head);
+    score_tile(&query, slice, head_quad);
     workgroupBarrier();
-    // Thread 32 p + head: the score at position p.
     var score = LOWEST;
-    if (slice < 8u) {
-      var sum = 0.0;
-      // @unroll
-      for (var i = 0u; i < SLICES; i++) {
-        sum += partial[i * 256u + thread];
-      }
-      score = select(LOWEST, sum, start + slice < split_end);
-      scores[thread] = score;
+    let counts = scored < POSITIONS && start + scored < split_end;
+    if (scored < POSITIONS) {
+      score = select(LOWEST, joined_score(scored, head) * params.scale, counts);
+      scores[scored][head] = score;
     }
     workgroupBarrier();
     let before = maximum;
     // @unroll
-    for (var p = 0u; p < 8u; p++) {
-      maximum = max(maximum, scores[p * 32u + head]);
+    for (var p = 0u; p < POSITIONS; p++) {
+      maximum = max(maximum, scores[p][head]);
+    }
+    let weight = select(0.0, exp(score - maximum), counts);
+    let correction = select(exp(before - maximum), 0.0, start == split_start);
+    total = fma(total, correction, weight);
+    if (scored < POSITIONS) {
+      weights[scored][head / 4u][head % 4u] = weight;
+    }
+    if (scored == 0u) {
+      corrections[head / 4u][head % 4u] = correction;
     }
     workgroupBarrier();
-    if (slice < 8u) {
-      scores[thread] = select(0.0, exp(score - maximum), start + slice < split_end);
-    }
-    if (slice == 0u) {
-      corrections[head] = select(exp(before - maximum), 0.0, start == split_start);
-    }
-    workgroupBarrier();
-    add_tile(&z, &totals, slice, head);
+    add_tile(&z, eight, thread % 64u);
     workgroupBarrier();
   }
-  let first = (group.y * SPLITS + group.x) * params.head_count + group.z * 32u;
+  if (scored < POSITIONS) {
+    scores[scored][head] = total;
+  }
+  let first = (group.y * SPLITS + split) * params.head_count + first_head;
   // @unroll
-  for (var h = 0u; h < HEADS; h++) {
-    let index = HEADS * slice + h;
-    if (group.z * 32u + index < params.head_count) {
+  for (var h = 0u; h < 8u; h++) {
+    let index = 8u * eight + h;
+    if (first_head + index < params.head_count) {
       // @unroll
-      for (var v = 0u; v < VALUE_QUADS; v++) {
-        if (head + 32u * v < params.value_quads) {
-          sums[(first + index) * params.value_quads + head + 32u * v] = z[v * HEADS + h];
+      for (var v = 0u; v < VALUE_ROWS; v++) {
+        let quad = thread % 64u + 64u * v;
+        if (quad < params.value_quads) {
+          sums[(first + index) * params.value_quads + quad] = z[8u * v + h];
         }
       }
-      if (head == 0u) {
-        maxima[2u * (first + index) + 1u] = totals[h];
-      }
     }
   }
-  if (slice == 0u && group.z * 32u + head < params.head_count) {
+  workgroupBarrier();
+  if (scored == 0u && first_head + head < params.head_count) {
+    var all = 0.0;
+    // @unroll
+    for (var p = 0u; p < POSITIONS; p++) {
+      all += scores[p][head];
+    }
     maxima[2u * (first + head)] = maximum;
+    maxima[2u * (first + head) + 1u] = all;
   }
 }
