@@ -28,12 +28,14 @@ fn encode_latent(values: vec4<f32>) -> latent_quad {
 }
 
 fn decode_latent(quad: latent_quad) -> vec4<f32> {
-  let bits = vec4(quad.x & 0xffffu, quad.x >> 16u, quad.y & 0xffffu, quad.y >> 16u);
-  let sign = (bits & vec4(0x8000u)) << vec4(16u);
-  let magnitude = bits & vec4(0x7fffu);
+  let words = quad.xxyy;
+  let sign = (words << vec4(16u, 0u, 16u, 0u)) & vec4(0x80000000u);
+  let magnitude = ((words << vec4(13u, 0u, 13u, 0u)) >> vec4(0u, 3u, 0u, 3u)) & vec4(0x0fffe000u);
   // Moves the exponent's bias from 15 to 127; infinities and NaN go to the top exponent.
-  let rebias = select(vec4(0x38000000u), vec4(0x70000000u), magnitude >= vec4(0x7c00u));
-  let normal = (magnitude << vec4(13u)) + rebias;
-  let subnormal = bitcast<vec4<u32>>(vec4<f32>(magnitude) * 0x1p-24);
-  return bitcast<vec4<f32>>(sign | select(normal, subnormal, magnitude < vec4(0x400u)));
+  let rebias = select(vec4(0x38000000u), vec4(0x70000000u), magnitude >= vec4(0x0f800000u));
+  // With 2^-14 as its exponent a subnormal is 2^-14 too large, and both are normal in f32.
+  let raised = bitcast<vec4<f32>>(magnitude + vec4(0x38800000u)) - vec4(0x1p-14);
+  let subnormal = bitcast<vec4<u32>>(raised);
+  let value = select(magnitude + rebias, subnormal, magnitude < vec4(0x00800000u));
+  return bitcast<vec4<f32>>(sign | value);
 }
