@@ -14,7 +14,10 @@ export type LatentFormat = Capacity["latentFormat"];
 
 const VALUE_BYTES: Readonly<Record<LatentFormat, number>> = { f16: 2, f32: 4 };
 
-/** The piece that defines `latent_quad`, `encode_latent` and `decode_latent`. */
+/**
+ * The piece that defines `latent_quad`, `encode_latent` and `decode_latent`, and for kernels that
+ * decode many quads `decode_plain_latent`, right where `rare_latent` is 0.
+ */
 export function latentPrelude(format: LatentFormat): Prelude {
   return {
     name: `lib/latent_${format}.wgsl`,

@@ -53,13 +53,24 @@ fn load_entry(
   }
 }
 
-// Decoded here, once: that is ten operations a value.
+// Decoded here, once: that is many operations a value. Rare values are few and stored anew.
 fn store_entry(next: ptr<function, array<latent_quad, LOADS>>, p: u32, lane: u32) {
+  var rare = 0u;
   // @unroll
   for (var i = 0u; i < LOADS; i++) {
     let quad = lane + LANES * i;
     if (quad < params.quads) {
-      tile[p][quad / 32u][quad % 32u] = decode_latent((*next)[i]);
+      tile[p][quad / 32u][quad % 32u] = decode_plain_latent((*next)[i]);
+    }
+    rare |= rare_latent((*next)[i]);
+  }
+  if (rare != 0u) {
+    // @unroll
+    for (var i = 0u; i < LOADS; i++) {
+      let quad = lane + LANES * i;
+      if (quad < params.quads && rare_latent((*next)[i]) != 0u) {
+        tile[p][quad / 32u][quad % 32u] = decode_latent((*next)[i]);
+      }
     }
   }
 }

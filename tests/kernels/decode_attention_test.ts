@@ -69,8 +69,8 @@ function inputsOf({ shape, format, pageTokens, positions, spread }: Case, seed: 
   let first = 0;
   const entries = positions.map((position, index) => {
     const own = padded(normals(random, (position + 1) * 4 * quads).map(round));
-    // Subnormal as f16.
-    own.set([3e-6, -3e-6].map(round));
+    // Subnormal as f16, zeros.
+    own.set([3e-6, -3e-6, 0, -0].map(round));
     for (let j = 0; j <= position; j++) {
       const page = pages[first + Math.floor(j / pageTokens)]!;
       const at = (page * pageTokens + j % pageTokens) * 4 * quads;
@@ -210,6 +210,28 @@ for (const [index, [name, sizes, format, positions, options]] of CASES.entries()
     assertSameBits(second.maxima, found.maxima, "maxima of a second run");
     assertSameBits(second.sums, found.sums, "sums of a second run");
   });
+}
+
+for (const [bad, format] of [[NaN, "f16"], [-Infinity, "f16"], [NaN, "f32"]] as const) {
+  withGpu(
+    `decode_attention shows ${bad} in an ${format} entry, in its split alone`,
+    async (gpu) => {
+      const shape = shapeOf([5, 72, 24]);
+      const test = { shape, format, positions: [70], pageTokens: 16, spread: 2 } as const;
+      const inputs = inputsOf(test, 730);
+      const [position, channel] = [45, 17];
+      const at = (inputs.pages[position >> 4]! * 16 + position % 16) * 4 * inputs.quads + channel;
+      inputs.cache[at] = format === "f16" ? encodeF16(bad) : bad;
+      const found = await run(gpu, test, inputs);
+      for (const split of [0, 1, 2]) {
+        for (let head = 0; head < shape.headCount; head++) {
+          const place = split * shape.headCount + head;
+          const sum = found.sums[place * 4 * valueQuads(shape) + channel]!;
+          assert.equal(Number.isFinite(sum), split !== 1, `split ${split}, head ${head}: ${sum}`);
+        }
+      }
+    },
+  );
 }
 
 Deno.test("decode_attention fits 48 KiB for the published shape, 32 KiB for a small one", () => {
