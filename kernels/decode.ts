@@ -11,7 +11,7 @@
  * latent; absorbed query; attention; values; output. Feed-forward: up, with the choice of experts;
  * down.
  */
-import { decodeAttention } from "./decode_attention.ts";
+import { decodeAttention, splitsUpTo } from "./decode_attention.ts";
 import { decodeDown } from "./decode_down.ts";
 import type { DecodeFormats } from "./decode_fit.ts";
 import { decodeKdaIn } from "./decode_kda_in.ts";
@@ -24,7 +24,7 @@ import {
   type DecodeBuffers,
   type DecodePipelines,
   type ExpertCounts,
-  splitRowsOf,
+  heldSplits,
 } from "./decode_parts.ts";
 import { decodePrepare } from "./decode_prepare.ts";
 import { evenFirst, type RowFormat } from "./decode_shape.ts";
@@ -50,8 +50,8 @@ export class DecodeBlocks {
     private readonly shape: ModelShape,
     private readonly pageTokens: number,
     private readonly weights: WeightTable,
-    /** Rows whose splits' softmaxes are held at once. */
-    private readonly splitRows: number,
+    /** Splits whose softmaxes are held at once. */
+    private readonly heldSplits: number,
     private readonly counts: ExpertCounts,
     private readonly pipelines: DecodePipelines,
     private readonly buffers: DecodeBuffers,
@@ -79,15 +79,15 @@ export class DecodeBlocks {
       stackSize: shape.moe.expertCount + shared,
     };
     const pipelines = await compileDecode(gpu, shape, capacity, formats, counts);
-    const splitRows = splitRowsOf(shape, capacity);
-    const buffers = allocateDecode(gpu, shape, capacity, counts, splitRows, formats.main);
+    const splits = heldSplits(shape, capacity);
+    const buffers = allocateDecode(gpu, shape, capacity, counts, splits, formats.main);
     const even = evenFirst(formats.main);
     const up = new DecodeUpBlock(shape, counts, pipelines, buffers, expertUse, even);
     return new DecodeBlocks(
       shape,
       capacity.pageTokens,
       weights,
-      splitRows,
+      splits,
       counts,
       pipelines,
       buffers,
@@ -202,14 +202,17 @@ export class DecodeBlocks {
     mlaAbsorb(recorder, pipelines.absorb, weights.kvB, read(queries), query, shape, all);
     const context = { absorbed: read(absorbed), latents: read(latents), rows, pages };
     const softmaxes = { rows, sums: read(sums), maxima: read(maxima), groups: write(o) };
-    for (let rowStart = 0; rowStart < rowCount; rowStart += this.splitRows) {
-      const batch = { rowStart, rowCount: Math.min(this.splitRows, rowCount - rowStart) };
+    const splits = splitsUpTo(lastPosition);
+    const batches = Math.ceil(rowCount / Math.floor(this.heldSplits / splits));
+    const batchRows = Math.ceil(rowCount / batches);
+    for (let rowStart = 0; rowStart < rowCount; rowStart += batchRows) {
+      const batch = { rowStart, rowCount: Math.min(batchRows, rowCount - rowStart), splits };
       decodeAttention(
         recorder,
         pipelines.attention,
         { ...context, sums: write(sums), maxima: write(maxima) },
         shape,
-        { ...batch, lastPosition, pageTokens },
+        { ...batch, pageTokens },
       );
       const sizes = { ...batch, evenFirst: this.#even };
       decodeValues(recorder, pipelines.values, weights.kvB, softmaxes, shape, sizes);

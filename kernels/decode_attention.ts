@@ -14,6 +14,7 @@ const PARAMS = {
   quads: "u32",
   value_quads: "u32",
   page_tokens: "u32",
+  splits: "u32",
   scale: "f32",
 } as const;
 
@@ -81,16 +82,19 @@ export interface DecodeAttentionBuffers {
   /** read: rows' table and pages of `StepBuffers`. */
   readonly rows: BufferUse;
   readonly pages: BufferUse;
-  /** write: f32 quads [rowCount][DECODE_SPLITS][headCount][`valueQuads`]. */
+  /** write: f32 quads [rowCount][splits][headCount][`valueQuads`]. */
   readonly sums: BufferUse;
-  /** write: f32 [rowCount][DECODE_SPLITS][headCount][2]. */
+  /** write: f32 [rowCount][splits][headCount][2]. */
   readonly maxima: BufferUse;
 }
 
-/**
- * Attention of rows [rowStart, + rowCount), each over positions up to its own, none of which is
- * beyond `lastPosition`.
- */
+/** Splits that any row of a step has whose last position is `lastPosition`, at most. */
+export function splitsUpTo(lastPosition: number): number {
+  // A longer context has at least as many as its first part by itself.
+  return Math.min(DECODE_SPLITS, Math.floor(lastPosition / SPLIT_TOKENS_MIN) + 1);
+}
+
+/** Attention of rows [rowStart, + rowCount), each over positions up to its own. */
 export function decodeAttention(
   recorder: Recorder,
   pipeline: DecodeAttentionPipeline,
@@ -99,13 +103,12 @@ export function decodeAttention(
   sizes: {
     readonly rowStart: number;
     readonly rowCount: number;
-    readonly lastPosition: number;
+    /** That no row has more of. */
+    readonly splits: number;
     readonly pageTokens: number;
   },
 ): void {
   const { headCount, nopeDim, sharedKeyDim } = shape;
-  // No row has more splits than one whose context is as long as theirs would take at least.
-  const splits = Math.min(DECODE_SPLITS, Math.floor(sizes.lastPosition / SPLIT_TOKENS_MIN) + 1);
   recorder.dispatch(
     pipeline,
     [absorbed, latents, rows, pages, sums, maxima],
@@ -115,8 +118,9 @@ export function decodeAttention(
       quads: latentQuads(shape),
       value_quads: valueQuads(shape),
       page_tokens: sizes.pageTokens,
+      splits: sizes.splits,
       scale: 1 / Math.sqrt(nopeDim + sharedKeyDim),
     },
-    [splits * Math.ceil(headCount / HEADS), sizes.rowCount],
+    [sizes.splits * Math.ceil(headCount / HEADS), sizes.rowCount],
   );
 }

@@ -7,8 +7,8 @@
 //   latents   quads [pages][page_tokens][quads] = c | p, lib/latent_*.wgsl
 //   rows      u32 [rows][4]: sequence, position, slot, start of its pages; row_start + group.y
 //   pages     u32 page numbers
-//   sums      f32 quads [row_count][SPLITS][head_count][value_quads] = z
-//   maxima    f32 [row_count][SPLITS][head_count][2] = m, l
+//   sums      f32 quads [row_count][splits][head_count][value_quads] = z
+//   maxima    f32 [row_count][splits][head_count][2] = m, l
 //
 // One workgroup: 4 HEAD_QUADS heads of one split of one row, POSITIONS positions at a time.
 // Workgroups of a split are neighbours, so that its entries come out of a cache.
@@ -25,6 +25,7 @@ struct Params {
   quads: u32,
   value_quads: u32,
   page_tokens: u32,
+  splits: u32,
   scale: f32,
 }
 
@@ -113,7 +114,7 @@ fn main(
   if (scored < POSITIONS) {
     scores[scored][head] = total;
   }
-  let first = (group.y * SPLITS + split) * params.head_count + first_head;
+  let first = (group.y * params.splits + split) * params.head_count + first_head;
   // @unroll
   for (var h = 0u; h < 8u; h++) {
     let index = 8u * eight + h;

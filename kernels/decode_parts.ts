@@ -148,10 +148,11 @@ async function compileSeveral(
   };
 }
 
-/** At least one row, and as many as SPLIT_BYTES hold. */
-export function splitRowsOf({ mla }: ModelShape, { sequences }: Capacity): number {
-  const rowBytes = 16 * DECODE_SPLITS * mla.headCount * valueQuads(mla);
-  return Math.max(1, Math.min(sequences, Math.floor(SPLIT_BYTES / rowBytes)));
+/** Splits of all rows together that SPLIT_BYTES hold; at least those of one row. */
+export function heldSplits({ mla }: ModelShape, { sequences }: Capacity): number {
+  const splitBytes = 16 * mla.headCount * valueQuads(mla);
+  const held = Math.min(sequences * DECODE_SPLITS, Math.floor(SPLIT_BYTES / splitBytes));
+  return Math.max(DECODE_SPLITS, held);
 }
 
 /** Activations of as many rows as there are sequences. */
@@ -160,7 +161,7 @@ export function allocateDecode(
   shape: ModelShape,
   capacity: Capacity,
   { choices, stackSize }: ExpertCounts,
-  splitRows: number,
+  splits: number,
   main: RowFormat,
 ): DecodeBuffers {
   const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
@@ -169,7 +170,6 @@ export function allocateDecode(
     activationGroups(gpu, `decode ${label}`, rows, columns, main);
   const floats = (label: string, count: number) => scratch(gpu, `decode ${label}`, rows * count);
   const { mixed, values } = kdaWidths(kda);
-  const splits = DECODE_SPLITS * mla.headCount;
   return {
     x: groups("x", hidden),
     scaled: floats("x, f32", hidden),
@@ -190,7 +190,7 @@ export function allocateDecode(
     queries: floats("MLA queries", mla.headCount * (mla.nopeDim + mla.sharedKeyDim)),
     compressed: floats("MLA latents before the norm", mla.latentDim + mla.sharedKeyDim),
     absorbed: floats("MLA absorbed queries", mla.headCount * 4 * latentQuads(mla)),
-    sums: scratch(gpu, "decode MLA split sums", splitRows * splits * 4 * valueQuads(mla)),
-    maxima: scratch(gpu, "decode MLA split maxima", splitRows * splits * 2),
+    sums: scratch(gpu, "decode MLA split sums", splits * mla.headCount * 4 * valueQuads(mla)),
+    maxima: scratch(gpu, "decode MLA split maxima", splits * mla.headCount * 2),
   };
 }

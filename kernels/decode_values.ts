@@ -11,6 +11,7 @@ import { type FloatFormat, SCALE_PARAMS, scaleParams, segmentCount } from "./wei
 
 const PARAMS = {
   row_start: "u32",
+  splits: "u32",
   head_count: "u32",
   nope_dim: "u32",
   value_dim: "u32",
@@ -73,9 +74,11 @@ export function decodeValues(
   kvB: Matrix,
   { rows, sums, maxima, groups }: DecodeValuesBuffers,
   shape: MlaShape,
-  { rowStart, rowCount, evenFirst }: {
+  { rowStart, rowCount, splits, evenFirst }: {
     readonly rowStart: number;
     readonly rowCount: number;
+    /** As for decodeAttention. */
+    readonly splits: number;
     readonly evenFirst: number;
   },
 ): void {
@@ -86,6 +89,7 @@ export function decodeValues(
     [rows, sums, maxima, readWhole(kvB), readScales(kvB), groups],
     {
       row_start: rowStart,
+      splits,
       head_count: headCount,
       nope_dim: nopeDim,
       value_dim: valueDim,

@@ -2,8 +2,8 @@
 // [value_dim][latent_dim] of kv_b per head: o = V z, z as in mla_merge.wgsl.
 //
 //   rows        u32 [rows][4]: sequence, position, ...; row_start + group.y
-//   sums        f32 quads [row_count][SPLITS][head_count][value_quads], as decode_attention.wgsl
-//   maxima      f32 [row_count][SPLITS][head_count][2] = m, l
+//   sums        f32 quads [row_count][splits][head_count][value_quads], as decode_attention.wgsl
+//   maxima      f32 [row_count][splits][head_count][2] = m, l
 //   weights     kv_b, float rows [heads (nope_dim + value_dim)][segments]
 //   scales      of kv_b, lib/scale_grid.wgsl (fp8 only)
 //   groups_out  activation groups [rows][heads value_dim / 32][X_QUADS] of o
@@ -13,6 +13,7 @@
 
 struct Params {
   row_start: u32,
+  splits: u32,
   head_count: u32,
   nope_dim: u32,
   value_dim: u32,
@@ -71,7 +72,7 @@ fn main(
   let head = group.x / params.slices;
   let slice = group.x % params.slices;
   let used = split_count(rows[params.row_start + group.y].y);
-  let first = group.y * SPLITS * params.head_count + head;
+  let first = group.y * params.splits * params.head_count + head;
   let total = weigh_splits(thread, first, used);
   for (var item = thread; item < MERGERS * LATENT_QUADS; item += 256u) {
     let quad = item % LATENT_QUADS;

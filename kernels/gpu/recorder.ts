@@ -1,9 +1,9 @@
 /**
  * Collects dispatches of one step into command buffers.
  *
- * Parameters of all dispatches of a submission lie in one uniform buffer, written once before the
- * submission and addressed by dynamic offsets; bind groups are cached by pipeline and buffers, so a
- * steady decode creates none.
+ * Parameters of all dispatches of a submission lie in one uniform buffer, written before it (the
+ * queue keeps the order) and addressed by dynamic offsets; bind groups are cached by pipeline and
+ * buffers, so a steady decode creates none.
  */
 import type { Gpu } from "./gpu.ts";
 import type { Access, ParamTypes, Pipeline } from "./kernel.ts";
@@ -52,6 +52,8 @@ export class Recorder {
   #pass: GPUComputePassEncoder | null = null;
   #operations = 0;
   #used = 0;
+  /** Of these, how many were written to `#params`. */
+  #written = 0;
   #dispatches = 0;
   #timestamps: Timestamps | null = null;
   /** Finished and not yet submitted. */
@@ -134,19 +136,22 @@ export class Recorder {
     if (this.#encoder === null) return;
     this.#finished.push(this.#encoder.finish());
     this.#encoder = null;
+    const start = this.#written * PARAM_STRIDE_BYTES;
+    const bytes = this.#used * PARAM_STRIDE_BYTES - start;
+    if (bytes > 0) {
+      this.#gpu.write(this.#params, start, new Uint8Array(this.#staging, start, bytes));
+    }
+    this.#written = this.#used;
   }
 
   /** Hands everything recorded so far to the GPU. Does nothing when there is nothing. */
   submit(): void {
     this.finish();
     if (this.#finished.length === 0) return;
-    if (this.#used > 0) {
-      const bytes = this.#used * PARAM_STRIDE_BYTES;
-      this.#gpu.write(this.#params, 0, this.#words, bytes);
-    }
     for (const commands of this.#finished) this.#gpu.device.queue.submit([commands]);
     this.#finished = [];
     this.#used = 0;
+    this.#written = 0;
   }
 
   #checkDispatch(

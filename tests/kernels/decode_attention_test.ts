@@ -5,6 +5,7 @@ import {
   DECODE_SPLITS,
   decodeAttention,
   decodeAttentionBytes,
+  splitsUpTo,
 } from "../../kernels/decode_attention.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { read, Recorder, write } from "../../kernels/gpu/recorder.ts";
@@ -92,8 +93,9 @@ interface Softmaxes {
 async function run(gpu: Gpu, test: Case, inputs: Inputs): Promise<Softmaxes> {
   const { shape, format, pageTokens, positions } = test;
   const lastPosition = Math.max(...positions);
+  const splits = splitsOf(test);
   const pipeline = await compileDecodeAttention(gpu, shape, format, lastPosition + 1);
-  const softmaxes = positions.length * DECODE_SPLITS * shape.headCount;
+  const softmaxes = positions.length * splitsOf(test) * shape.headCount;
   const sums = guarded(gpu, softmaxes * 4 * valueQuads(shape));
   const maxima = guarded(gpu, softmaxes * 2);
   const out = ({ buffer, offset, bytes }: Guarded) => write(buffer, offset, bytes);
@@ -106,10 +108,15 @@ async function run(gpu: Gpu, test: Case, inputs: Inputs): Promise<Softmaxes> {
     sums: out(sums),
     maxima: out(maxima),
   };
-  const sizes = { rowStart: ROW_START, rowCount: positions.length, lastPosition, pageTokens };
+  const sizes = { rowStart: ROW_START, rowCount: positions.length, splits, pageTokens };
   decodeAttention(recorder, pipeline, buffers, shape, sizes);
   const found = await takeGuarded(gpu, sums, recorder);
   return { sums: found, maxima: await takeGuarded(gpu, maxima) };
+}
+
+/** As many as the results of each row have room for. */
+function splitsOf({ positions }: Case): number {
+  return splitsUpTo(Math.max(...positions));
 }
 
 /** Positions of a split, as lib/decode_splits.wgsl says. */
@@ -119,12 +126,13 @@ function splitTokens(position: number): number {
 
 /** Checks one head's softmax over positions [start, end) of a row. */
 function checkSplit(
-  { shape, spread }: Case,
+  test: Case,
   { quads, absorbed, entries }: Inputs,
   { sums, maxima }: Softmaxes,
   [row, split, head]: readonly [number, number, number],
   [start, end]: readonly [number, number],
 ): void {
+  const { shape, spread } = test;
   const { headCount, nopeDim, sharedKeyDim } = shape;
   const width = 4 * quads;
   const at = ((ROW_START + row) * headCount + head) * width;
@@ -135,7 +143,7 @@ function checkSplit(
     }
     return sum / Math.sqrt(nopeDim + sharedKeyDim);
   });
-  const place = (row * DECODE_SPLITS + split) * headCount + head;
+  const place = (row * splitsOf(test) + split) * headCount + head;
   const [maximum, total] = [maxima[2 * place]!, maxima[2 * place + 1]!];
   const name = `row ${row}, split ${split}, head ${head}`;
   const largest = Math.max(...scores);
@@ -168,7 +176,7 @@ function check(test: Case, inputs: Inputs, found: Softmaxes): void {
         checkSplit(test, inputs, found, [row, split, head], range);
       }
     }
-    const [first, end] = [row * DECODE_SPLITS + used, (row + 1) * DECODE_SPLITS];
+    const [first, end] = [row * splitsOf(test) + used, (row + 1) * splitsOf(test)];
     const rest = found.sums.subarray(first * headCount * valueWidth, end * headCount * valueWidth);
     assert.ok(rest.every(Number.isNaN), `row ${row}: wrote splits behind its context`);
   });
