@@ -20,7 +20,7 @@ const PARAMS = {
 
 /** Heads of a workgroup, a multiple of 8, and positions that it works on at a time, 4 or 8. */
 const HEADS = 16;
-const POSITIONS = 8;
+const POSITIONS = 4;
 /** Slices of a head's query; a thread holds one of four heads. */
 const SLICES = 32;
 const THREADS = SLICES * HEADS / 4;

@@ -68,7 +68,7 @@ export function compileDecodeChoose(
 }
 
 export interface DecodeChooseBuffers {
-  /** read: activation groups [rowCount][groups][X_QUADS]. */
+  /** read: activation groups [rowCount][X_QUADS][groups]. */
   readonly x: BufferUse;
   /** read: i32 [rowCount][experts][3]. */
   readonly limbs: BufferUse;

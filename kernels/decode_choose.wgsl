@@ -1,7 +1,7 @@
 // The choice of experts for sequences with one row, as router.wgsl makes it, where several rows
 // share experts' weights (decode_experts.wgsl).
 //
-//   x        activation groups [row_count][groups][X_QUADS] of weight residual
+//   x        activation groups [row_count][X_QUADS][groups] of weight residual
 //   router   i32 [row_count][EXPERTS][3 limbs], lib/limbs.wgsl: logits without the norm's factor
 //   bias     f32 [EXPERTS]
 //   chosen   [row_count][choices] (expert, weight); the shared expert is number EXPERTS

@@ -25,9 +25,9 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-const LANES = 16;
+const LANES = 8;
 /** Parts of a workgroup that share the choices; each has LANES threads a row. */
-const CHOICE_PARTS = 2;
+const CHOICE_PARTS = 3;
 
 export type DecodeDownPipeline = Pipeline<typeof PARAMS>;
 

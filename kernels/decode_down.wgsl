@@ -2,12 +2,12 @@
 // reads:
 //   residual += sum over the choices of share (W_down h);  y = weight residual
 //
-//   x           activation groups [row_count][CHOICES][groups][X_QUADS] = h
+//   x           activation groups [row_count][CHOICES][X_QUADS][groups] = h
 //   chosen      [row_count][CHOICES] (expert, weight)
 //   blocks      [matrices] blocks of [columns, width] (kernels/matrix.ts)
 //   weight      f32 [columns], of the norm that follows
 //   residual    f32 [rows][columns], from row_start on
-//   groups_out  activation groups [row_count][columns / 32][X_QUADS], with the residual's squares
+//   groups_out  activation groups [row_count][X_QUADS][columns / 32], with the residual's squares
 //   scaled      f32 [row_count][columns] = y
 //   router      i32 [row_count][experts][3]: set to zero for the next layer
 //
@@ -62,8 +62,8 @@ fn main(
       let block = block_of(
         pick.x * params.block_quads, params.columns, params.groups, params.scale_stride);
       let x_quads = array<u32, 1>((pairs + c) * params.groups * X_QUADS);
-      let sums = lane_products(
-        block, tile * 32u + row_of(thread), 0u, params.columns - 1u, lane, x_quads);
+      let rows = WeightRows(tile * 32u + row_of(thread), 0u, 0u, params.columns - 1u);
+      let sums = lane_products(block, rows, lane, x_quads);
       product = fma(bitcast<f32>(pick.y), sums[0], product);
     }
   }

@@ -1,6 +1,5 @@
 import source from "./decode_experts.wgsl" with { type: "text" };
 import {
-  BATCH_ROWS,
   groupLiterals,
   groupPieces,
   normLiterals,
@@ -9,7 +8,7 @@ import {
   rowPieces,
   type RowStorage,
 } from "./decode_shape.ts";
-import { UP_LANES, UP_TILE } from "./decode_up.ts";
+import { UP_LANES } from "./decode_up.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { spread } from "./gpu/groups.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
@@ -30,6 +29,13 @@ const PARAMS = {
   choices: "u32",
   even_first: "u32",
 } as const;
+
+/** Most rows of one expert that a workgroup takes. */
+export const EXPERT_ROWS = 4;
+/** Channels of one workgroup, and how many of them a thread takes. */
+const TILE = 32;
+const STEPS = 2;
+const THREADS = TILE / STEPS * UP_LANES;
 
 export type DecodeExpertsPipeline = Pipeline<typeof PARAMS>;
 
@@ -53,23 +59,24 @@ export function compileDecodeExperts(
     ...pieces("plain_scale", "sigmoid", "row_norm"),
   ];
   const literals = {
-    ...rowLiterals(gateUp, columns, { lanes: UP_LANES, rows: 2, xRows: BATCH_ROWS }),
-    ...normLiterals(columns, UP_TILE * UP_LANES),
-    ...groupLiterals(gateUp.format, UP_TILE * BATCH_ROWS),
-    TILE_ROWS: UP_TILE,
-    ROW_PARTS: 2 * BATCH_ROWS,
+    ...rowLiterals(gateUp, columns, { lanes: UP_LANES, rows: 2 * STEPS, xRows: EXPERT_ROWS }),
+    ...normLiterals(columns, THREADS),
+    ...groupLiterals(gateUp.format, TILE * EXPERT_ROWS),
+    TILE_ROWS: TILE,
+    ROW_STEPS: STEPS,
+    ROW_PARTS: 2 * EXPERT_ROWS,
     GROUPED: isGrouped ? 1 : 0,
   };
   return decodeExpertsKernel.compile(gpu, {}, preludes, literals);
 }
 
 export interface DecodeExpertsBuffers {
-  /** read: activation groups [rowCount][groups][X_QUADS]. */
+  /** read: activation groups [rowCount][X_QUADS][groups]. */
   readonly x: BufferUse;
-  /** read: `Grouping.order` and `Grouping.tiles`, of BATCH_ROWS pairs each; else anything. */
+  /** read: `Grouping.order` and `Grouping.tiles`, of EXPERT_ROWS pairs each; else anything. */
   readonly order: BufferUse;
   readonly items: BufferUse;
-  /** write: activation groups [rowCount][choices][width / 32][X_QUADS]. */
+  /** write: activation groups [rowCount][choices][X_QUADS][width / 32]. */
   readonly groups: BufferUse;
 }
 
@@ -90,7 +97,7 @@ export function decodeExperts(
 ): void {
   const { rows, columns } = gateUp.spec;
   const { rowCount, choices, itemCount, epsilon, evenFirst } = sizes;
-  const tiles = Math.ceil(rows / 2 / UP_TILE);
+  const tiles = Math.ceil(rows / 2 / TILE);
   recorder.dispatch(
     pipeline,
     [x, order, items, readWhole(gateUp), groups],

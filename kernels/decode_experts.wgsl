@@ -1,14 +1,14 @@
 // The first half of a feed-forward block, as decode_up.wgsl computes it, for several rows whose
 // experts are chosen already: a workgroup takes up to X_ROWS rows of one matrix and reads it once.
 //
-//   x           activation groups [rows][groups][X_QUADS] of weight residual
+//   x           activation groups [rows][X_QUADS][groups] of weight residual
 //   order       u32 pairs by expert; pair = row x choices + choice; anything where not GROUPED
 //   items       (expert, start, end, 0): positions [start, end) of `order`, at most X_ROWS; or
 //               zeros; anything where not GROUPED
 //   blocks      [matrices] blocks of gate | up [2 width, columns] each (kernels/matrix.ts)
-//   groups_out  activation groups [pairs][width / 32][X_QUADS] of h
+//   groups_out  activation groups [pairs][X_QUADS][width / 32] of h
 //
-// One workgroup: TILE_ROWS channels of one item, LANES threads a channel.
+// One workgroup: TILE_ROWS channels of one item, LANES threads for ROWS / 2 channels.
 // Loops: X_ROWS groups / (LANES TILE_ROWS) + groups / (CHUNK LANES) + 2 turns.
 
 struct Params {
@@ -52,7 +52,7 @@ fn pair_at(position: u32) -> u32 {
   return order[position];
 }
 
-@compute @workgroup_size(TILE_ROWS * LANES)
+@compute @workgroup_size(SLOT_ROWS * LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
@@ -73,25 +73,29 @@ fn main(
   gather_squares(thread, x_quads, params.groups);
   let block = block_of(
     item.x * params.block_quads, 2u * params.width, params.groups, params.scale_stride);
-  let channel = tile * TILE_ROWS + row_of(thread);
+  let rows = WeightRows(
+    tile * TILE_ROWS + row_of(thread), params.width, SLOT_ROWS, 2u * params.width - 1u);
   let lane = lane_of(thread);
-  let sums = lane_products(block, channel, params.width, 2u * params.width - 1u, lane, x_quads);
+  let sums = lane_products(block, rows, lane, x_quads);
   // @unroll
-  for (var j = 0u; j < X_ROWS; j++) {
-    put_sum(2u * j, lane, row_of(thread), sums[j]);
-    put_sum(2u * j + 1u, lane, row_of(thread), sums[X_ROWS + j]);
+  for (var r = 0u; r < ROWS; r++) {
+    // @unroll
+    for (var j = 0u; j < X_ROWS; j++) {
+      let row = row_of(thread) + r / 2u * SLOT_ROWS;
+      put_sum(2u * j + r % 2u, lane, row, sums[r * X_ROWS + j]);
+    }
   }
   workgroupBarrier();
   let j = thread / TILE_ROWS;
   let column = thread % TILE_ROWS;
   let used = j < X_ROWS && item.y + j < item.z && tile * TILE_ROWS + column < params.width;
   var h = 0.0;
-  var group_out = 0u;
+  var pair = 0u;
   if (used) {
     let factor = row_factor(j, params.columns, params.epsilon);
     h = silu(row_sum(2u * j, column) * factor) * (row_sum(2u * j + 1u, column) * factor);
-    group_out = pair_at(item.y + j) * (params.width / 32u) +
-      (tile * TILE_ROWS + column) / 32u;
+    pair = pair_at(item.y + j);
   }
-  store_group(thread, used, h, 0.0, group_out * X_QUADS, params.even_first != 0u);
+  let place = group_place(pair, (tile * TILE_ROWS + column) / 32u, params.width / 32u);
+  store_group(thread, used, h, 0.0, place, params.even_first != 0u);
 }

@@ -27,7 +27,7 @@ const PARAMS = {
 } as const;
 
 const THREADS = 128;
-const LANES = 8;
+const LANES = 16;
 const ROWS = 2;
 const TILE = THREADS / LANES * ROWS;
 
@@ -48,18 +48,18 @@ export function compileDecodeHead(
   rowsMax: number,
 ): Promise<DecodeHeadPipeline> {
   const preludes = [...rowPieces(head.format), ...pieces("plain_scale", "row_norm", "matrix_rows")];
-  return compileByRows(rowsMax, (xRows) => {
+  return compileByRows(rowsMax, (xRows, steps) => {
     const literals = {
-      ...rowLiterals(head, columns, { lanes: LANES, rows: ROWS, xRows }),
+      ...rowLiterals(head, columns, { lanes: LANES, rows: ROWS * steps, xRows }),
       ...normLiterals(columns, THREADS),
-      TILE_ROWS: TILE,
+      TILE_ROWS: TILE * steps,
       ROW_PARTS: xRows,
     };
     return decodeHeadKernel.compile(gpu, {}, preludes, literals);
   });
 }
 
-/** y f32 [rowCount][rows of the matrix] of x, activation groups [rowCount][groups][X_QUADS]. */
+/** y f32 [rowCount][rows of the matrix] of x, activation groups [rowCount][X_QUADS][groups]. */
 export function decodeHead(
   recorder: Recorder,
   pipelines: DecodeHeadPipeline,
@@ -70,7 +70,7 @@ export function decodeHead(
   epsilon: number,
 ): void {
   const { rows, columns } = matrix.spec;
-  const { pipeline, rowGroups } = forRows(pipelines, rowCount);
+  const { pipeline, rowGroups, steps } = forRows(pipelines, rowCount);
   for (const part of matrix.parts) {
     recorder.dispatch(
       pipeline,
@@ -85,7 +85,7 @@ export function decodeHead(
         row_offset: part.rowStart,
         y_stride: rows,
       },
-      spread(Math.ceil(part.rowCount / TILE) * rowGroups),
+      spread(Math.ceil(part.rowCount / (TILE * steps)) * rowGroups),
     );
   }
 }

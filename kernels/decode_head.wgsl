@@ -1,6 +1,6 @@
 // Logits of a few rows: y = W RMSNorm(residual), W q8, q4 or fp8.
 //
-//   x       activation groups [row_count][groups][X_QUADS] of weight residual
+//   x       activation groups [row_count][X_QUADS][groups] of weight residual
 //   blocks  rows [row_offset, + block_rows) of W, one block (kernels/matrix.ts)
 //   y       f32 [row_count][y_stride]
 //

@@ -74,12 +74,12 @@ export function compileDecodeKdaIn(
     ...floatPieces(lowFormat),
     ...pieces("plain_scale", "row_norm", "matrix_rows", "float_rows", "decode_in", "sigmoid"),
   ];
-  return compileByRows(rowsMax, (xRows) => {
+  return compileByRows(rowsMax, (xRows, steps) => {
     const literals = {
-      ...rowLiterals(qkv, columns, { lanes: IN_LANES, rows: IN_ROWS, xRows }),
+      ...rowLiterals(qkv, columns, { lanes: IN_LANES, rows: IN_ROWS * steps, xRows }),
       ...normLiterals(columns, THREADS),
       ...floatRowLiterals(columns),
-      TILE_ROWS: IN_TILE,
+      TILE_ROWS: IN_TILE * steps,
       ROW_PARTS: xRows,
       KEPT: convolutionTaps - 1,
     };
@@ -88,7 +88,7 @@ export function compileDecodeKdaIn(
 }
 
 export interface DecodeKdaInBuffers {
-  /** read: activation groups [rowCount][groups][X_QUADS]. */
+  /** read: activation groups [rowCount][X_QUADS][groups]. */
   readonly x: BufferUse;
   /** read: f32 [rowCount][hidden]. */
   readonly scaled: BufferUse;
@@ -120,7 +120,7 @@ export function decodeKdaIn(
   const segmentBytes = weights.fA.strideBytes / segments;
   const lowRows = fA!.rowCount + gA!.rowCount + b!.rowCount;
   const floatTiles = Math.ceil(lowRows / IN_FLOAT_TILE);
-  const { pipeline, rowGroups } = forRows(pipelines, rowCount);
+  const { pipeline, rowGroups, steps } = forRows(pipelines, rowCount);
   recorder.dispatch(
     pipeline,
     [
@@ -152,6 +152,6 @@ export function decodeKdaIn(
       v_taps: (vTaps!.offset - qTaps!.offset) / 4,
       keys: shape.headCount * shape.keyDim,
     },
-    [(floatTiles + Math.ceil(blockRows / IN_TILE)) * rowGroups],
+    [(floatTiles + Math.ceil(blockRows / (IN_TILE * steps))) * rowGroups],
   );
 }

@@ -2,7 +2,7 @@
 //   u = W_qkv x;  y = silu(sum over w of taps[c][w] u[t - (taps - 1) + w][c]);  low = W_low x
 // and the slot's tail moves on. W_qkv is q8, q4 or fp8; W_low = f_a | g_a | b float.
 //
-//   x        activation groups [row_count][groups][X_QUADS] of weight residual
+//   x        activation groups [row_count][X_QUADS][groups] of weight residual
 //   scaled   f32 quads [row_count][columns / 4] = weight residual
 //   blocks   W_qkv, one block (kernels/matrix.ts)
 //   weights  W_low: float rows, whose three matrices begin at segments 0, g_a_start, b_start

@@ -72,7 +72,7 @@ export interface DecodeKdaStepBuffers {
   readonly rows: BufferUse;
   /** write: f32 [slots][headCount][keyDim][valueDim]. */
   readonly state: BufferUse;
-  /** write: activation groups [rowCount][headCount valueDim / 32][X_QUADS]. */
+  /** write: activation groups [rowCount][X_QUADS][headCount valueDim / 32]. */
   readonly groups: BufferUse;
 }
 

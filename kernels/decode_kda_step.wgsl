@@ -11,7 +11,7 @@
 //   vectors     f32: a_log [heads], then dt_bias, o_norm from bias_start, norm_start on
 //   rows        u32 [row_count][4]: sequence, position, slot, pages
 //   state       f32 [slots][heads][key_dim][value_dim]
-//   groups_out  activation groups [row_count][heads value_dim / 32][X_QUADS] of y with the squares
+//   groups_out  activation groups [row_count][X_QUADS][heads value_dim / 32] of y with the squares
 //               of o
 //
 // One workgroup: 32 value channels of one head of one row; thread = 32 part + column, and part p
@@ -110,6 +110,6 @@ fn main(
     output = column_sum(thread);
     y = output * norm * sigmoid(gate);
   }
-  let at = ((row * params.head_count + head) * params.slices + slice) * X_QUADS;
-  store_group(thread, thread < 32u, y, output * output, at, params.even_first != 0u);
+  let place = group_place(row, group.x, params.head_count * params.slices);
+  store_group(thread, thread < 32u, y, output * output, place, params.even_first != 0u);
 }

@@ -58,12 +58,12 @@ export function compileDecodeMlaIn(
     ...floatPieces(kvAFormat),
     ...pieces("plain_scale", "row_norm", "matrix_rows", "float_rows", "decode_in"),
   ];
-  return compileByRows(rowsMax, (xRows) => {
+  return compileByRows(rowsMax, (xRows, steps) => {
     const literals = {
-      ...rowLiterals(q, columns, { lanes: IN_LANES, rows: IN_ROWS, xRows }),
+      ...rowLiterals(q, columns, { lanes: IN_LANES, rows: IN_ROWS * steps, xRows }),
       ...normLiterals(columns, THREADS),
       ...floatRowLiterals(columns),
-      TILE_ROWS: IN_TILE,
+      TILE_ROWS: IN_TILE * steps,
       ROW_PARTS: xRows,
     };
     return decodeMlaInKernel.compile(gpu, {}, preludes, literals);
@@ -71,7 +71,7 @@ export function compileDecodeMlaIn(
 }
 
 export interface DecodeMlaInBuffers {
-  /** read: activation groups [rowCount][groups][X_QUADS]. */
+  /** read: activation groups [rowCount][X_QUADS][groups]. */
   readonly x: BufferUse;
   /** read: f32 [rowCount][hidden]. */
   readonly scaled: BufferUse;
@@ -94,7 +94,7 @@ export function decodeMlaIn(
 ): void {
   const { columns, rows: blockRows } = q.spec;
   const floatTiles = Math.ceil(kvA.spec.rows / IN_FLOAT_TILE);
-  const { pipeline, rowGroups } = forRows(pipelines, rowCount);
+  const { pipeline, rowGroups, steps } = forRows(pipelines, rowCount);
   recorder.dispatch(
     pipeline,
     [x, scaled, readWhole(q), readWhole(kvA), queries, compressed],
@@ -109,6 +109,6 @@ export function decodeMlaIn(
       segments: segmentCount(columns),
       float_rows: kvA.spec.rows,
     },
-    [(floatTiles + Math.ceil(blockRows / IN_TILE)) * rowGroups],
+    [(floatTiles + Math.ceil(blockRows / (IN_TILE * steps))) * rowGroups],
   );
 }

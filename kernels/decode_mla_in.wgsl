@@ -2,7 +2,7 @@
 //   queries = W_q x;  compressed = W_kva x
 // W_q is q8, q4 or fp8, W_kva float.
 //
-//   x           activation groups [row_count][groups][X_QUADS] of weight residual
+//   x           activation groups [row_count][X_QUADS][groups] of weight residual
 //   scaled      f32 quads [row_count][columns / 4] = weight residual
 //   blocks      W_q, one block (kernels/matrix.ts)
 //   weights     W_kva, float rows

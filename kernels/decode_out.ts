@@ -62,12 +62,13 @@ export function compileDecodeOut(
     ...groupPieces(matrix.format),
     ...pieces("limbs", "residual_end"),
   ];
-  return compileByRows(rowsMax, (xRows) => {
+  return compileByRows(rowsMax, (xRows, steps) => {
     const literals = {
-      ...rowLiterals(matrix, columns, { lanes: LANES, xRows }),
+      ...rowLiterals(matrix, columns, { lanes: LANES, rows: steps, xRows }),
       ...groupLiterals(matrix.format, OUT_TILE * xRows),
       HEAD_GROUPS: headDim / 32,
       ROW_PARTS: xRows,
+      ROW_STEPS: steps,
     };
     return decodeOutKernel.compile(gpu, {}, preludes, literals);
   });
@@ -82,11 +83,11 @@ export interface NextBlock {
 }
 
 export interface DecodeOutBuffers {
-  /** read: activation groups [rowCount][groups][X_QUADS]. */
+  /** read: activation groups [rowCount][X_QUADS][groups]. */
   readonly x: BufferUse;
   /** write: f32 [rows][columns]. */
   readonly residual: BufferUse;
-  /** write: activation groups [rowCount][columns / 32][X_QUADS]. */
+  /** write: activation groups [rowCount][X_QUADS][columns / 32]. */
   readonly groups: BufferUse;
   /** write: f32 [rowCount][columns]. */
   readonly scaled: BufferUse;

@@ -4,18 +4,18 @@
 //   router[e] += sum over c of R[e][c] y[c], where a mixture of experts follows
 // Where x comes from KDA, a head's groups still lack the factor 1 / sqrt(mean(o^2) + epsilon).
 //
-//   x           activation groups [row_count][groups][X_QUADS]
+//   x           activation groups [row_count][X_QUADS][groups]
 //   blocks      W, one block (kernels/matrix.ts)
 //   weight      f32 [columns], of the norm that follows
 //   weights     R, float rows [experts][segments]; anything where experts is 0
 //   residual    f32 [rows][columns], from row_start on
-//   groups_out  activation groups [row_count][columns / 32][X_QUADS], with the residual's squares
+//   groups_out  activation groups [row_count][X_QUADS][columns / 32], with the residual's squares
 //   scaled      f32 [row_count][columns] = y
 //   router      i32 [row_count][experts][3 limbs]: sums of lib/limbs.wgsl; integers, so that the
 //               order in which workgroups come does not matter
 //
-// One workgroup: 32 rows of W, LANES threads each, X_ROWS rows of x. Loops: experts / (32 LANES)
-// turns.
+// One workgroup: 32 rows of W, LANES threads for ROWS of them, X_ROWS rows of x. Loops: experts /
+// THREADS turns.
 
 struct Params {
   row_count: u32,
@@ -48,11 +48,12 @@ fn x_scale(quad: u32, info: vec4<u32>) -> f32 {
   if (HEAD_GROUPS == 0u) {
     return scale;
   }
-  let first = quad - quad / X_QUADS % max(HEAD_GROUPS, 1u) * X_QUADS;
+  // Rows have whole heads, so that the place tells which group of its head it is.
+  let first = quad - quad % max(HEAD_GROUPS, 1u);
   var squares = 0.0;
   // @unroll
   for (var i = 0u; i < HEAD_GROUPS; i++) {
-    squares += bitcast<f32>(x[first + X_QUADS * i + X_QUADS - 1u].z);
+    squares += bitcast<f32>(x[first + i].z);
   }
   return scale / sqrt(squares / f32(params.head_dim) + params.epsilon);
 }
@@ -81,7 +82,9 @@ fn add_logit(row: u32, expert: u32, logit: f32) {
   }
 }
 
-@compute @workgroup_size(32u * LANES)
+const THREADS: u32 = SLOT_ROWS * LANES;
+
+@compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
@@ -89,7 +92,6 @@ fn main(
   let first_row = group.x % row_groups() * X_ROWS;
   let tile = group.x / row_groups();
   let block = block_of(0u, params.columns, params.groups, params.scale_stride);
-  let weight_row = tile * 32u + row_of(thread);
   let lane = lane_of(thread);
   // Loaded now, used in the end.
   let column = column_of(thread, first_row, tile);
@@ -100,11 +102,15 @@ fn main(
     router_head = weights16(first_segment);
     router_tail = weights16(first_segment + 1u);
   }
-  let sums = lane_products(
-    block, weight_row, 0u, params.columns - 1u, lane, x_quads_of(first_row));
+  let rows = WeightRows(
+    tile * 32u + row_of(thread), SLOT_ROWS, 2u * SLOT_ROWS, params.columns - 1u);
+  let sums = lane_products(block, rows, lane, x_quads_of(first_row));
   // @unroll
-  for (var j = 0u; j < X_ROWS; j++) {
-    put_sum(j, lane, row_of(thread), sums[j]);
+  for (var r = 0u; r < ROWS; r++) {
+    // @unroll
+    for (var j = 0u; j < X_ROWS; j++) {
+      put_sum(j, lane, row_of(thread) + r * SLOT_ROWS, sums[r * X_ROWS + j]);
+    }
   }
   workgroupBarrier();
   var total = 0.0;
@@ -112,7 +118,7 @@ fn main(
     total = row_sum(thread / 32u, thread % 32u);
   }
   end_block(thread, tile, column, total);
-  for (var e = thread; e < params.experts; e += 32u * LANES) {
+  for (var e = thread; e < params.experts; e += THREADS) {
     if (e != thread) {
       router_head = weights16(e * params.segments + 2u * tile);
       router_tail = weights16(e * params.segments + 2u * tile + 1u);

@@ -6,14 +6,14 @@ import {
 } from "./decode_attention.ts";
 import { compileDecodeChoose, type DecodeChoosePipeline } from "./decode_choose.ts";
 import { compileDecodeDown, type DecodeDownPipeline } from "./decode_down.ts";
-import { compileDecodeExperts, type DecodeExpertsPipeline } from "./decode_experts.ts";
+import { compileDecodeExperts, type DecodeExpertsPipeline, EXPERT_ROWS } from "./decode_experts.ts";
 import type { DecodeFormats } from "./decode_fit.ts";
 import { compileDecodeKdaIn, type DecodeKdaInPipeline } from "./decode_kda_in.ts";
 import { compileDecodeKdaStep, type DecodeKdaStepPipeline } from "./decode_kda_step.ts";
 import { compileDecodeMlaIn, type DecodeMlaInPipeline } from "./decode_mla_in.ts";
 import { compileDecodeOut, type DecodeOutPipeline } from "./decode_out.ts";
 import { compileDecodePrepare, type DecodePreparePipeline } from "./decode_prepare.ts";
-import { activationGroups, BATCH_ROWS, type RowFormat, type RowStorage } from "./decode_shape.ts";
+import { activationGroups, type RowFormat, type RowStorage } from "./decode_shape.ts";
 import { compileDecodeUp, type DecodeUpPipeline } from "./decode_up.ts";
 import { compileDecodeValues, type DecodeValuesPipeline } from "./decode_values.ts";
 import type { Gpu } from "./gpu/gpu.ts";
@@ -34,7 +34,7 @@ import type { Capacity, ModelShape } from "./types.ts";
 /** Softmaxes of splits that are held at once; a step's rows go through in batches of this size. */
 const SPLIT_BYTES = 64 << 20;
 /** From here on two more dispatches a mixture of experts pay off. */
-export const SEVERAL_ROWS = BATCH_ROWS;
+export const SEVERAL_ROWS = 4;
 
 export interface DecodePipelines {
   readonly prepare: DecodePreparePipeline;
@@ -183,7 +183,7 @@ export function allocateDecode(
       tiles: scratch(
         gpu,
         "decode items of experts",
-        4 * tileLimit(rows * choices, stackSize, BATCH_ROWS),
+        4 * tileLimit(rows * choices, stackSize, EXPERT_ROWS),
       ),
     },
     limbs: floats("router sums", Math.max(1, 3 * moe.expertCount)),

@@ -31,7 +31,7 @@ export interface DecodePrepareBuffers {
   readonly residual: BufferUse;
   /** read: f32 [columns]. */
   readonly weight: BufferUse;
-  /** write: activation groups [rowCount][groups][X_QUADS]. */
+  /** write: activation groups [rowCount][X_QUADS][groups]. */
   readonly groups: BufferUse;
   /** write: f32 [rowCount][columns]. */
   readonly scaled: BufferUse;

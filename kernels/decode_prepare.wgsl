@@ -5,7 +5,7 @@
 //   rows        u32 [row_count]: rows of the residual, or unused where `gather` is 0
 //   residual    f32 [..][columns]
 //   weight      f32 [columns], of the norm that follows
-//   groups_out  activation groups [row_count][groups][X_QUADS]
+//   groups_out  activation groups [row_count][X_QUADS][groups]
 //   scaled      f32 [row_count][columns] = y
 //
 // One workgroup: 8 groups of one row. Loops: none.
@@ -42,7 +42,7 @@ fn main(
     y = value * weight[column];
     scaled[group.y * params.columns + column] = y;
   }
-  let at = (group.y * params.groups + column / 32u) * X_QUADS;
-  store_group(thread, column / 32u < params.groups, y, value * value, at,
+  let place = group_place(group.y, column / 32u, params.groups);
+  store_group(thread, column / 32u < params.groups, y, value * value, place,
     params.even_first != 0u);
 }

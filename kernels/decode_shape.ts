@@ -74,8 +74,10 @@ const SOURCES = {
 
 /** Rows of activations that a workgroup takes where there are several: it reads weights once. */
 export const BATCH_ROWS = 4;
+/** How many times as many rows of weights a thread takes then, which share its activations. */
+const BATCH_STEPS = 2;
 /** Groups whose loads a thread has under way for that many rows. */
-const BATCH_CHUNK = 2;
+const BATCH_CHUNK = 1;
 
 /** A kernel for one row of activations, and one whose workgroups take BATCH_ROWS. */
 export interface ByRows<P> {
@@ -83,23 +85,26 @@ export interface ByRows<P> {
   readonly batch: P;
 }
 
-/** `compile`: for so many rows a workgroup; `rowsMax`: rows of a step. */
+/**
+ * `compile`: for so many rows of activations a workgroup and `steps` times as many rows of weights
+ * a thread; `rowsMax`: rows of a step.
+ */
 export async function compileByRows<P>(
   rowsMax: number,
-  compile: (xRows: number) => Promise<P>,
+  compile: (xRows: number, steps: number) => Promise<P>,
 ): Promise<ByRows<P>> {
-  const single = await compile(1);
-  return { single, batch: rowsMax === 1 ? single : await compile(BATCH_ROWS) };
+  const single = await compile(1, 1);
+  return { single, batch: rowsMax === 1 ? single : await compile(BATCH_ROWS, BATCH_STEPS) };
 }
 
 /** What `rowCount` rows go through, and how many workgroups they take side by side. */
 export function forRows<P>(
   { single, batch }: ByRows<P>,
   rowCount: number,
-): { readonly pipeline: P; readonly rowGroups: number } {
+): { readonly pipeline: P; readonly rowGroups: number; readonly steps: number } {
   return rowCount === 1
-    ? { pipeline: single, rowGroups: 1 }
-    : { pipeline: batch, rowGroups: Math.ceil(rowCount / BATCH_ROWS) };
+    ? { pipeline: single, rowGroups: 1, steps: 1 }
+    : { pipeline: batch, rowGroups: Math.ceil(rowCount / BATCH_ROWS), steps: BATCH_STEPS };
 }
 
 /** Pieces of kernels/lib by name, in that order. */
@@ -167,7 +172,7 @@ export function floatRowLiterals(columns: number): Record<string, number> {
   return { SEGMENT_TURNS: Math.ceil(segmentCount(columns) / 32) };
 }
 
-/** Activation groups [rows][columns / 32][X_QUADS]. */
+/** Activation groups [rows][X_QUADS][columns / 32]. */
 export function activationGroups(
   gpu: Gpu,
   label: string,

@@ -33,9 +33,9 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-export const UP_LANES = 16;
+export const UP_LANES = 8;
 /** Channels of one workgroup. */
-export const UP_TILE = 32;
+const UP_TILE = 32;
 const THREADS = UP_TILE * UP_LANES;
 /** Fewer registers let more workgroups, whose choice of experts takes a while, run at a time. */
 const CHUNK = 4;
@@ -73,13 +73,13 @@ export function compileDecodeUp(
 }
 
 export interface DecodeUpBuffers {
-  /** read: activation groups [rowCount][groups][X_QUADS]. */
+  /** read: activation groups [rowCount][X_QUADS][groups]. */
   readonly x: BufferUse;
   /** read: i32 [rowCount][experts][3]. */
   readonly limbs: BufferUse;
   /** read: f32 [experts]; anything in a dense block. */
   readonly bias: BufferUse;
-  /** write: activation groups [rowCount][choices][width / 32][X_QUADS]. */
+  /** write: activation groups [rowCount][choices][X_QUADS][width / 32]. */
   readonly groups: BufferUse;
   /** write: [rowCount][choices] (expert, weight). */
   readonly chosen: BufferUse;

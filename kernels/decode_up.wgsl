@@ -3,12 +3,12 @@
 // Where a mixture of experts is there, every workgroup chooses from the router's sums as
 // router.wgsl does, and the first one of each choice writes it down.
 //
-//   x           activation groups [row_count][groups][X_QUADS] of weight residual
+//   x           activation groups [row_count][X_QUADS][groups] of weight residual
 //   router      i32 [row_count][EXPERTS][3 limbs], lib/limbs.wgsl: logits without the norm's factor
 //   bias        f32 [EXPERTS]
 //   blocks      [matrices] blocks of gate | up [2 width, columns] each (kernels/matrix.ts); the
 //               shared expert is number EXPERTS
-//   groups_out  activation groups [row_count][choices][width / 32][X_QUADS] of h
+//   groups_out  activation groups [row_count][choices][X_QUADS][width / 32] of h
 //   chosen      [row_count][choices] (expert, weight)
 //   expert_use  u32 [..]: rows of each matrix are added from use_offset on, where experts are
 //
@@ -67,9 +67,10 @@ fn main(
   }
   let block = block_of(
     pick.x * params.block_quads, 2u * params.width, params.groups, params.scale_stride);
-  let channel = tile * TILE_ROWS + row_of(thread);
+  let rows = WeightRows(
+    tile * TILE_ROWS + row_of(thread), params.width, SLOT_ROWS, 2u * params.width - 1u);
   let lane = lane_of(thread);
-  let sums = lane_products(block, channel, params.width, 2u * params.width - 1u, lane, x_quads);
+  let sums = lane_products(block, rows, lane, x_quads);
   put_sum(0u, lane, row_of(thread), sums[0]);
   put_sum(1u, lane, row_of(thread), sums[1]);
   workgroupBarrier();
@@ -78,7 +79,7 @@ fn main(
   if (used) {
     h = silu(row_sum(0u, thread) * factor) * (row_sum(1u, thread) * factor);
   }
-  let group_out = (row * params.choices + choice) * (params.width / 32u) +
-    tile * (TILE_ROWS / 32u) + thread / 32u;
-  store_group(thread, used, h, 0.0, group_out * X_QUADS, params.even_first != 0u);
+  let place = group_place(
+    row * params.choices + choice, (tile * TILE_ROWS + thread) / 32u, params.width / 32u);
+  store_group(thread, used, h, 0.0, place, params.even_first != 0u);
 }

@@ -1,6 +1,6 @@
 /** The first half of feed-forward blocks for sequences with one row: experts chosen, and h. */
 import { decodeChoose } from "./decode_choose.ts";
-import { decodeExperts } from "./decode_experts.ts";
+import { decodeExperts, EXPERT_ROWS } from "./decode_experts.ts";
 import {
   type DecodeBuffers,
   type DecodePipelines,
@@ -8,7 +8,6 @@ import {
   SEVERAL_ROWS,
   type SeveralPipelines,
 } from "./decode_parts.ts";
-import { BATCH_ROWS } from "./decode_shape.ts";
 import { decodeUp, type DecodeUpPipeline } from "./decode_up.ts";
 import { read, type Recorder, write } from "./gpu/recorder.ts";
 import { groupTokens, tileLimit } from "./group_tokens.ts";
@@ -33,7 +32,7 @@ export class DecodeUpBlock {
     if (several === null || rowCount < SEVERAL_ROWS) {
       return this.#each(recorder, rowCount, denseUp, gateUp, vector, null, 0);
     }
-    const itemCount = Math.ceil(rowCount / BATCH_ROWS);
+    const itemCount = Math.ceil(rowCount / EXPERT_ROWS);
     this.#items(recorder, rowCount, several.denseUp, gateUp, { choices: 1, itemCount });
   }
 
@@ -52,7 +51,7 @@ export class DecodeUpBlock {
     }
     this.#choose(recorder, rowCount, several, routerBias, useOffset);
     const { choices, stackSize } = this.counts;
-    const itemCount = tileLimit(rowCount * choices, stackSize, BATCH_ROWS);
+    const itemCount = tileLimit(rowCount * choices, stackSize, EXPERT_ROWS);
     this.#items(recorder, rowCount, several.moeUp, gateUp, { choices, itemCount });
   }
 
@@ -115,7 +114,7 @@ export class DecodeUpBlock {
       { rowCount, columns, choices, epsilon },
     );
     const all = { ...grouping, expertUse: this.expertUse, useOffset };
-    groupTokens(recorder, group, all, rowCount * choices, BATCH_ROWS);
+    groupTokens(recorder, group, all, rowCount * choices, EXPERT_ROWS);
   }
 
   #items(

@@ -63,7 +63,7 @@ export interface DecodeValuesBuffers {
   /** read: of the rows' splits, as decode_attention writes them. */
   readonly sums: BufferUse;
   readonly maxima: BufferUse;
-  /** write: activation groups [rowCount][headCount valueDim / 32][X_QUADS]. */
+  /** write: activation groups [rowCount][X_QUADS][headCount valueDim / 32]. */
   readonly groups: BufferUse;
 }
 

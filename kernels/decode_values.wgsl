@@ -6,7 +6,7 @@
 //   maxima      f32 [row_count][splits][head_count][2] = m, l
 //   weights     kv_b, float rows [heads (nope_dim + value_dim)][segments]
 //   scales      of kv_b, lib/scale_grid.wgsl (fp8 only)
-//   groups_out  activation groups [rows][heads value_dim / 32][X_QUADS] of o
+//   groups_out  activation groups [rows][X_QUADS][heads value_dim / 32] of o
 //
 // One workgroup: 32 value channels of one head of one row; thread = 8 channel + lane.
 // Loops: LATENT_QUADS / 256 (splits / 32 + 2) turns.
@@ -110,7 +110,7 @@ fn main(
       o += lane_sums[l * 36u + thread];
     }
   }
-  let target_row = params.row_start + group.y;
-  let at = ((target_row * params.head_count + head) * params.slices + slice) * X_QUADS;
-  store_group(thread, thread < 32u, o, 0.0, at, params.even_first != 0u);
+  let place = group_place(
+    params.row_start + group.y, group.x, params.head_count * params.slices);
+  store_group(thread, thread < 32u, o, 0.0, place, params.even_first != 0u);
 }

@@ -19,8 +19,10 @@ fn group_column(word: u32, byte: u32, even_first: bool) -> u32 {
 }
 
 // Threads 32 s + i hold column i of set s: y and a share of the squares. Writes the set's group at
-// `quad` where `used`. All threads call it, in uniform control flow.
-fn store_group(thread: u32, used: bool, y: f32, square: f32, quad: u32, even_first: bool) {
+// `place` where `used`. All threads call it, in uniform control flow.
+fn store_group(
+  thread: u32, used: bool, y: f32, square: f32, place: GroupPlace, even_first: bool,
+) {
   let first = thread / 32u * 32u;
   if (thread < GROUP_THREADS) {
     group_values[thread] = vec2(y, square);
@@ -53,7 +55,7 @@ fn store_group(thread: u32, used: bool, y: f32, square: f32, quad: u32, even_fir
         group_codes[first + group_column(word, 2u, even_first)],
         group_codes[first + group_column(word, 3u, even_first)]));
     }
-    groups_out[quad + i] = words;
+    groups_out[place.quad + i * place.stride] = words;
   }
   if (used && i == 2u) {
     var sum = 0i;
@@ -64,6 +66,7 @@ fn store_group(thread: u32, used: bool, y: f32, square: f32, quad: u32, even_fir
       squares += group_values[first + c].y;
     }
     let bits = select(0x7fc00000u, bitcast<u32>(scale), finite);
-    groups_out[quad + 2u] = vec4(bits, bitcast<u32>(sum), bitcast<u32>(squares), 0u);
+    groups_out[place.quad + 2u * place.stride] =
+      vec4(bits, bitcast<u32>(sum), bitcast<u32>(squares), 0u);
   }
 }

@@ -11,8 +11,10 @@ const GROUP_THREADS: u32 = 32u;
 var<workgroup> group_values: array<vec2<f32>, GROUP_THREADS>;
 
 // Threads 32 s + i hold column i of set s: y and a share of the squares. Writes the set's group at
-// `quad` where `used`. All threads call it, in uniform control flow. even_first: of q4.
-fn store_group(thread: u32, used: bool, y: f32, square: f32, quad: u32, even_first: bool) {
+// `place` where `used`. All threads call it, in uniform control flow. even_first: of q4.
+fn store_group(
+  thread: u32, used: bool, y: f32, square: f32, place: GroupPlace, even_first: bool,
+) {
   let first = thread / 32u * 32u;
   if (thread < GROUP_THREADS) {
     group_values[thread] = vec2(y, square);
@@ -23,7 +25,7 @@ fn store_group(thread: u32, used: bool, y: f32, square: f32, quad: u32, even_fir
     let values = vec4(
       group_values[first + 4u * i].x, group_values[first + 4u * i + 1u].x,
       group_values[first + 4u * i + 2u].x, group_values[first + 4u * i + 3u].x);
-    groups_out[quad + i] = bitcast<vec4<u32>>(values);
+    groups_out[place.quad + i * place.stride] = bitcast<vec4<u32>>(values);
   }
   if (used && i == 8u) {
     var squares = 0.0;
@@ -31,6 +33,7 @@ fn store_group(thread: u32, used: bool, y: f32, square: f32, quad: u32, even_fir
     for (var c = 0u; c < 32u; c++) {
       squares += group_values[first + c].y;
     }
-    groups_out[quad + 8u] = vec4(bitcast<u32>(1.0), 0u, bitcast<u32>(squares), 0u);
+    groups_out[place.quad + 8u * place.stride] =
+      vec4(bitcast<u32>(1.0), 0u, bitcast<u32>(squares), 0u);
   }
 }

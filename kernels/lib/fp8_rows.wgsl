@@ -29,9 +29,7 @@ fn block_of(quad: u32, rows: u32, groups: u32, scale_stride: u32) -> Block {
 
 fn grid_scale(block: Block, row: u32, group: u32) -> f32 {
   let word = block.scale_word + row / ROWS_PER_SCALE * SCALE_COLUMNS + group / GROUPS_PER_SCALE;
-  let quad = blocks[word >> 2u];
-  let pair = select(quad.xy, quad.zw, (word & 2u) != 0u);
-  return bitcast<f32>(select(pair.x, pair.y, (word & 1u) != 0u));
+  return bitcast<f32>(blocks[word >> 2u][word & 3u]);
 }
 
 // Sum of w x / 256 over the four weights of a word. With its sign and its seven other bits where
@@ -58,33 +56,35 @@ fn has_nan(head: vec4<u32>, tail: vec4<u32>) -> bool {
   return ((turned.x | turned.y | turned.z | turned.w) & 0x80808080u) != 0u;
 }
 
+// Adds group `group` of ROWS rows of weights and X_ROWS rows of x.
 fn add_group(
-  sums: ptr<function, array<f32, ROWS * X_ROWS>>, block: Block, row: u32, row_step: u32,
-  row_last: u32, group: u32, x_quads: array<u32, X_ROWS>,
+  sums: ptr<function, array<f32, ROWS * X_ROWS>>, block: Block, rows: WeightRows, group: u32,
+  x_quads: array<u32, X_ROWS>,
 ) {
   var heads = array<vec4<u32>, ROWS>();
   var tails = array<vec4<u32>, ROWS>();
   var scales = array<f32, ROWS>();
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
-    let weight_row = min(row + r * row_step, row_last);
-    let quad = block.quad + (weight_row * block.groups + group) * GROUP_QUADS;
+    let row = weight_row(rows, r);
+    let quad = block.quad + (row * block.groups + group) * GROUP_QUADS;
     heads[r] = blocks[quad];
     tails[r] = blocks[quad + 1u];
-    scales[r] = grid_scale(block, weight_row, group);
+    scales[r] = grid_scale(block, row, group);
   }
   // @unroll
   for (var j = 0u; j < X_ROWS; j++) {
-    let at = x_quads[j] + X_QUADS * group;
+    let at = x_quads[j] + group;
     let x0 = x[at];
-    let x1 = x[at + 1u];
-    let x2 = x[at + 2u];
-    let x3 = x[at + 3u];
-    let x4 = x[at + 4u];
-    let x5 = x[at + 5u];
-    let x6 = x[at + 6u];
-    let x7 = x[at + 7u];
-    let factor = 256.0 * x_scale(at, x[at + X_QUADS - 1u]);
+    let x1 = x[at + block.groups];
+    let x2 = x[at + 2u * block.groups];
+    let x3 = x[at + 3u * block.groups];
+    let x4 = x[at + 4u * block.groups];
+    let x5 = x[at + 5u * block.groups];
+    let x6 = x[at + 6u * block.groups];
+    let x7 = x[at + 7u * block.groups];
+    let info_at = at + 8u * block.groups;
+    let factor = 256.0 * x_scale(info_at, x[info_at]);
     // @unroll
     for (var r = 0u; r < ROWS; r++) {
       let dot = quad_dot(heads[r], x0, x1, x2, x3) + quad_dot(tails[r], x4, x5, x6, x7);

@@ -35,26 +35,38 @@ fn x_quads_of(first: u32) -> array<u32, X_ROWS> {
   return quads;
 }
 
-// A lane's sums [ROWS][X_ROWS] for rows row, row + row_step, ... (none beyond row_last), rows of x
-// from quads x_quads on.
+// Rows of weights of a thread: row, row + step, row + far_step, row + far_step + step, row + 2
+// far_step, ...; none beyond `last`.
+struct WeightRows {
+  row: u32,
+  step: u32,
+  far_step: u32,
+  last: u32,
+}
+
+fn weight_row(rows: WeightRows, r: u32) -> u32 {
+  return min(rows.row + r % 2u * rows.step + r / 2u * rows.far_step, rows.last);
+}
+
+// A lane's sums [ROWS][X_ROWS].
 fn lane_products(
-  block: Block, row: u32, row_step: u32, row_last: u32, lane: u32, x_quads: array<u32, X_ROWS>,
+  block: Block, rows: WeightRows, lane: u32, x_quads: array<u32, X_ROWS>,
 ) -> array<f32, ROWS * X_ROWS> {
   var sums = array<f32, ROWS * X_ROWS>();
   for (var first = lane; first < LOOPED * LANES; first += CHUNK * LANES) {
     // @unroll
     for (var i = 0u; i < CHUNK; i++) {
-      add_group(&sums, block, row, row_step, row_last, first + i * LANES, x_quads);
+      add_group(&sums, block, rows, first + i * LANES, x_quads);
     }
   }
   // @unroll
   for (var i = 0u; i < TAIL; i++) {
-    add_group(&sums, block, row, row_step, row_last, lane + (LOOPED + i) * LANES, x_quads);
+    add_group(&sums, block, rows, lane + (LOOPED + i) * LANES, x_quads);
   }
   // @unroll
   for (var i = 0u; i < REST; i++) {
     if (lane + (LOOPED + TAIL) * LANES < block.groups) {
-      add_group(&sums, block, row, row_step, row_last, lane + (LOOPED + TAIL) * LANES, x_quads);
+      add_group(&sums, block, rows, lane + (LOOPED + TAIL) * LANES, x_quads);
     }
   }
   return sums;

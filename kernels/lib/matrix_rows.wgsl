@@ -15,8 +15,8 @@ fn matrix_product(thread: u32, first: u32, tile: u32) -> f32 {
   let block = block_of(0u, params.block_rows, params.groups, params.scale_stride);
   let lane = thread % LANES;
   let slot = thread / LANES;
-  let sums = lane_products(
-    block, tile * TILE + slot, SLOTS, params.block_rows - 1u, lane, x_quads);
+  let rows = WeightRows(tile * TILE + slot, SLOTS, 2u * SLOTS, params.block_rows - 1u);
+  let sums = lane_products(block, rows, lane, x_quads);
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
     // @unroll

@@ -36,6 +36,6 @@ fn end_block(thread: u32, tile: u32, column: Column, total: f32) {
     y = value * column.weight;
     scaled[column.row * params.columns + column.index] = y;
   }
-  let quad = (column.row * params.columns / 32u + tile) * X_QUADS;
-  store_group(thread, column.used, y, value * value, quad, params.even_first != 0u);
+  let place = group_place(column.row, tile, params.columns / 32u);
+  store_group(thread, column.used, y, value * value, place, params.even_first != 0u);
 }

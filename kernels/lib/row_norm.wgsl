@@ -14,7 +14,7 @@ fn gather_squares(thread: u32, x_quads: array<u32, X_ROWS>, groups: u32) {
   for (var j = 0u; j < X_ROWS; j++) {
     var sum = 0.0;
     for (var group = thread; group < groups; group += NORM_THREADS) {
-      sum += bitcast<f32>(x[x_quads[j] + X_QUADS * group + X_QUADS - 1u].z);
+      sum += bitcast<f32>(x[x_quads[j] + (X_QUADS - 1u) * groups + group].z);
     }
     if (thread < 4u * NORM_QUADS) {
       norm_squares[j * NORM_QUADS + thread / 4u][thread % 4u] = sum;

@@ -7,16 +7,20 @@
 const TILE_ROWS: u32 = 32u;
 // Sums of each row that are kept apart: parts.
 const ROW_PARTS: u32 = 1u;
+// Rows of one part that a thread takes.
+const ROW_STEPS: u32 = 1u;
 const PITCH: u32 = TILE_ROWS + 4u;
+// Rows that a workgroup's threads begin at; each takes ROWS, so many apart.
+const SLOT_ROWS: u32 = TILE_ROWS / ROW_STEPS;
 
 var<workgroup> lane_sums: array<f32, ROW_PARTS * LANES * PITCH>;
 
 fn row_of(thread: u32) -> u32 {
-  return thread / 8u % TILE_ROWS;
+  return thread / 8u % SLOT_ROWS;
 }
 
 fn lane_of(thread: u32) -> u32 {
-  return thread % 8u + thread / (8u * TILE_ROWS) % (LANES / 8u) * 8u;
+  return thread % 8u + thread / (8u * SLOT_ROWS) % (LANES / 8u) * 8u;
 }
 
 fn put_sum(part: u32, lane: u32, row: u32, sum: f32) {

@@ -35,13 +35,15 @@ export interface WorkStep {
   readonly kernels: ReadonlySet<string>;
 }
 
-/** Kernels of sequences with one row, by the weights that they read. */
-const FUSED: readonly (readonly [RegExp, string])[] = [
+/** For few rows, and for several. */
+const UP = ["decode_up", "decode_experts"];
+/** Kernels of sequences with one row, by the weights that they read; the first that ran. */
+const FUSED: readonly (readonly [RegExp, ...string[]])[] = [
   [/^kda\.([qkvb]|f_a|g_a|[qkv]_conv)$/, "decode_kda_in"],
   [/^kda\.(f_b|g_b|a_log|dt_bias|o_norm)$/, "decode_kda_step"],
   [/^(kda\.o|mla\.o|dense\.down|moe\.router)$/, "decode_out"],
   [/^mla\.(q|kv_a)$/, "decode_mla_in"],
-  [/^(dense|moe|shared)\.(gate|up)$/, "decode_up"],
+  [/^(dense|moe|shared)\.(gate|up)$/, ...UP],
   [/^(moe|shared)\.down$/, "decode_down"],
 ];
 /** Weights that are f32 and no factor of a product; only the fused kernels' are counted. */
@@ -91,13 +93,12 @@ function addWeight(work: WorkTable, step: WorkStep, spec: TensorSpec): void {
   }
   const rows = rowsOf(step);
   const isStack = /^moe\.(gate|up|down)$/.test(name);
-  const fused = FUSED.find(([pattern]) => pattern.test(name))?.[1];
+  const [, ...fused] = FUSED.find(([pattern]) => pattern.test(name)) ?? [];
   if (isFused(step)) {
-    if (fused === undefined) return;
-    if (isStack) return work.add([fused], expertProduct(step, spec, Number(layerText)));
+    if (isStack) return work.add(fused, expertProduct(step, spec, Number(layerText)));
     const vector = { bytes: 4 * spec.rows * spec.columns };
     const small = SMALL.test(name) ? vector : product(spec, rows, 1);
-    return work.add([fused], small);
+    return work.add(fused, small);
   }
   if (SMALL.test(name)) return;
   if (isStack || isStacked(step, spec, name)) {
@@ -110,7 +111,7 @@ function addWeight(work: WorkTable, step: WorkStep, spec: TensorSpec): void {
 
 /** Whether single rows went through the fused kernels. */
 function isFused({ kernels }: WorkStep): boolean {
-  return kernels.has("decode_up");
+  return UP.some((name) => kernels.has(name));
 }
 
 /** Whether a shared expert's matrix is the last one of the routed experts' stack. */

@@ -44,9 +44,15 @@ function workOf(
 Deno.test("kernelWork() counts a step of two single rows through the fused kernels", () => {
   const kernels = ["kda_in", "kda_step", "mla_in", "attention", "values", "out", "up", "down"]
     .map((name) => `decode_${name}`);
-  const found = workOf("q4", [...kernels, "decode_head", "mla_absorb", "top_tokens"], {
+  const step = {
     sequences: [{ past: 10, rowCount: 1 }, { past: 10, rowCount: 1 }],
     chosenExperts: [3],
+  };
+  const found = workOf("q4", [...kernels, "decode_head", "mla_absorb", "top_tokens"], step);
+  const grouped = workOf("q4", ["decode_experts", "decode_down"], step);
+  assert.deepEqual(grouped, {
+    decode_experts: found["decode_up"],
+    decode_down: found["decode_down"],
   });
   // q4: a row of 64 columns has 32 bytes and 4 of scales, of 96 columns 48 and 8 (padded).
   assert.deepEqual(found, {
