@@ -33,8 +33,8 @@ const PARAMS = {
 /** Most rows of one expert that a workgroup takes. */
 export const EXPERT_ROWS = 4;
 /** Channels of one workgroup, and how many of them a thread takes. */
-const TILE = 32;
-const STEPS = 2;
+const TILE = 64;
+const STEPS = 4;
 const THREADS = TILE / STEPS * UP_LANES;
 
 export type DecodeExpertsPipeline = Pipeline<typeof PARAMS>;
@@ -61,10 +61,11 @@ export function compileDecodeExperts(
   const literals = {
     ...rowLiterals(gateUp, columns, { lanes: UP_LANES, rows: 2 * STEPS, xRows: EXPERT_ROWS }),
     ...normLiterals(columns, THREADS),
-    ...groupLiterals(gateUp.format, TILE * EXPERT_ROWS),
+    ...groupLiterals(gateUp.format, THREADS),
     TILE_ROWS: TILE,
     ROW_STEPS: STEPS,
     ROW_PARTS: 2 * EXPERT_ROWS,
+    OUTPUT_TURNS: TILE * EXPERT_ROWS / THREADS,
     GROUPED: isGrouped ? 1 : 0,
   };
   return decodeExpertsKernel.compile(gpu, {}, preludes, literals);

@@ -52,7 +52,12 @@ fn pair_at(position: u32) -> u32 {
   return order[position];
 }
 
-@compute @workgroup_size(SLOT_ROWS * LANES)
+// A multiple of TILE_ROWS.
+const THREADS: u32 = SLOT_ROWS * LANES;
+// X_ROWS TILE_ROWS / THREADS
+const OUTPUT_TURNS: u32 = 1u;
+
+@compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
@@ -86,16 +91,20 @@ fn main(
     }
   }
   workgroupBarrier();
-  let j = thread / TILE_ROWS;
-  let column = thread % TILE_ROWS;
-  let used = j < X_ROWS && item.y + j < item.z && tile * TILE_ROWS + column < params.width;
-  var h = 0.0;
-  var pair = 0u;
-  if (used) {
-    let factor = row_factor(j, params.columns, params.epsilon);
-    h = silu(row_sum(2u * j, column) * factor) * (row_sum(2u * j + 1u, column) * factor);
-    pair = pair_at(item.y + j);
+  // @unroll
+  for (var turn = 0u; turn < OUTPUT_TURNS; turn++) {
+    let j = (turn * THREADS + thread) / TILE_ROWS;
+    let column = thread % TILE_ROWS;
+    let used = item.y + j < item.z && tile * TILE_ROWS + column < params.width;
+    var h = 0.0;
+    var pair = 0u;
+    if (used) {
+      let factor = row_factor(j, params.columns, params.epsilon);
+      h = silu(row_sum(2u * j, column) * factor) * (row_sum(2u * j + 1u, column) * factor);
+      pair = pair_at(item.y + j);
+    }
+    let place = group_place(pair, (tile * TILE_ROWS + column) / 32u, params.width / 32u);
+    store_group(thread, used, h, 0.0, place, params.even_first != 0u);
+    workgroupBarrier();
   }
-  let place = group_place(pair, (tile * TILE_ROWS + column) / 32u, params.width / 32u);
-  store_group(thread, used, h, 0.0, place, params.even_first != 0u);
 }

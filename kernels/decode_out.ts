@@ -33,7 +33,7 @@ const PARAMS = {
 
 /** Rows of the matrix that one workgroup takes: one activation group of its output. */
 export const OUT_TILE = 32;
-const LANES = 16;
+const LANES = 32;
 
 export type DecodeOutPipeline = ByRows<Pipeline<typeof PARAMS>>;
 
