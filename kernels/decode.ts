@@ -8,11 +8,13 @@
  * results are multiplied by. So no dispatch only normalises or quantises.
  *
  * KDA layer: projections with convolution; gates and delta rule; output. MLA layer: projections;
- * latent; absorbed query; attention; values; output. Feed-forward: up, with the choice of experts;
- * down.
+ * latent and absorbed query; attention; values; output. Feed-forward: up, with the choice of
+ * experts; down.
  */
+import { decodeAbsorb } from "./decode_absorb.ts";
 import { decodeAttention, splitsUpTo } from "./decode_attention.ts";
 import { decodeDown } from "./decode_down.ts";
+import { decodeEmbed } from "./decode_embed.ts";
 import type { DecodeFormats } from "./decode_fit.ts";
 import { decodeKdaIn } from "./decode_kda_in.ts";
 import { decodeKdaStep } from "./decode_kda_step.ts";
@@ -26,8 +28,7 @@ import {
   type ExpertCounts,
   heldSplits,
 } from "./decode_parts.ts";
-import { decodePrepare } from "./decode_prepare.ts";
-import { evenFirst, type RowFormat } from "./decode_shape.ts";
+import { evenFirst, type RowFormat, xQuads } from "./decode_shape.ts";
 import { DecodeUpBlock } from "./decode_up_block.ts";
 import { decodeValues } from "./decode_values.ts";
 import type { DenseWeights, MoeWeights } from "./feed_forward.ts";
@@ -36,8 +37,6 @@ import { read, type Recorder, write } from "./gpu/recorder.ts";
 import type { KdaWeights } from "./kda.ts";
 import type { KdaLayerState } from "./kda_state.ts";
 import type { MlaWeights } from "./mla.ts";
-import { mlaAbsorb } from "./mla_absorb.ts";
-import { mlaLatent } from "./mla_latent.ts";
 import { readWhole } from "./scratch.ts";
 import type { StepBuffers } from "./step_buffers.ts";
 import type { Capacity, ModelShape } from "./types.ts";
@@ -45,6 +44,9 @@ import type { WeightTable } from "./weight_table.ts";
 
 export class DecodeBlocks {
   readonly #even: number;
+  /** What the last layer writes is in the order of the head's weights. */
+  readonly #headEven: number;
+  readonly #isHeadAlike: boolean;
 
   private constructor(
     private readonly shape: ModelShape,
@@ -59,6 +61,9 @@ export class DecodeBlocks {
     format: RowFormat,
   ) {
     this.#even = evenFirst(format);
+    const head = weights.get("head").spec.format;
+    this.#headEven = evenFirst(head);
+    this.#isHeadAlike = xQuads(head) === xQuads(format);
   }
 
   /**
@@ -78,7 +83,8 @@ export class DecodeBlocks {
       choices: shape.moe.expertsPerToken + shared,
       stackSize: shape.moe.expertCount + shared,
     };
-    const pipelines = await compileDecode(gpu, shape, capacity, formats, counts);
+    const embedFormat = weights.get("embed").spec.format;
+    const pipelines = await compileDecode(gpu, shape, capacity, formats, counts, embedFormat);
     const splits = heldSplits(shape, capacity);
     const buffers = allocateDecode(gpu, shape, capacity, counts, splits, formats.main);
     const even = evenFirst(formats.main);
@@ -101,27 +107,37 @@ export class DecodeBlocks {
     return this.buffers.chosen;
   }
 
-  /** Brings the embedded rows, f32 [rows][hidden], to what the first layer reads. */
-  prepare(recorder: Recorder, residual: GPUBuffer, step: StepBuffers): void {
+  /**
+   * After the last layer: [decodeCount][hidden] groups of the residual times the final norm's
+   * weight, for the head; null where its format has other groups.
+   */
+  get last(): GPUBuffer | null {
+    return this.#isHeadAlike ? this.buffers.x : null;
+  }
+
+  /**
+   * The residual's rows f32 [rows][hidden] of sequences with one row from `tokens`, u32 [rows], and
+   * what the first layer reads of them. `best`: of the step before, see decode_embed.wgsl.
+   */
+  embed(
+    recorder: Recorder,
+    residual: GPUBuffer,
+    step: StepBuffers,
+    tokens: GPUBuffer,
+    best: GPUBuffer,
+  ): void {
     const { x, scaled } = this.buffers;
-    decodePrepare(
-      recorder,
-      this.pipelines.prepare,
-      {
-        rows: read(this.buffers.chosen),
-        residual: read(residual),
-        weight: readWhole(this.weights.get("0.mixer_norm")),
-        groups: write(x),
-        scaled: write(scaled),
-      },
-      {
-        columns: this.shape.hiddenSize,
-        rowStart: step.prefillRows,
-        rowCount: step.decodeCount,
-        gather: false,
-        evenFirst: this.#even,
-      },
-    );
+    const buffers = {
+      tokens: read(tokens),
+      norm: readWhole(this.weights.get("0.mixer_norm")),
+      residual: write(residual),
+      groups: write(x),
+      scaled: write(scaled),
+      best: read(best),
+    };
+    const { prefillRows: rowStart, decodeCount: rowCount } = step;
+    const sizes = { rowStart, rowCount, evenFirst: this.#even };
+    decodeEmbed(recorder, this.pipelines.embed, this.weights.get("embed"), buffers, sizes);
   }
 
   kda(
@@ -163,6 +179,7 @@ export class DecodeBlocks {
       from: o,
       headDim: shape.valueDim,
       next: this.#afterMixer(layer),
+      evenFirst: this.#even,
     });
   }
 
@@ -176,30 +193,27 @@ export class DecodeBlocks {
   ): void {
     const { mla: shape, normEpsilon } = this.shape;
     const { pipelines } = this;
-    const { x, scaled, queries, compressed, absorbed, sums, maxima, o } = this.buffers;
+    const { x, scaled, projected, absorbed, sums, maxima, o } = this.buffers;
     const { decodeCount: rowCount, lastPosition, singles: rows, pages } = step;
-    const inward = { queries: write(queries), compressed: write(compressed) };
-    const projected = { x: read(x), scaled: read(scaled), ...inward };
+    const inward = { x: read(x), scaled: read(scaled), projected: write(projected) };
     const sizes = { rowCount, epsilon: normEpsilon };
-    decodeMlaIn(recorder, pipelines.mlaIn, weights, projected, sizes);
+    decodeMlaIn(recorder, pipelines.mlaIn, weights, inward, sizes);
     const { pageTokens } = this;
-    mlaLatent(
+    decodeAbsorb(
       recorder,
-      pipelines.latent,
+      pipelines.absorb,
+      weights.kvB,
       {
-        compressed: read(compressed),
-        weight: readWhole(weights.kvNorm),
+        projected: read(projected),
+        norm: readWhole(weights.kvNorm),
         rows,
         pages,
+        absorbed: write(absorbed),
         latents: write(latents),
       },
       shape,
-      { pageTokens, epsilon: this.shape.latentNormEpsilon },
-      rowCount,
+      { rowCount, pageTokens, epsilon: this.shape.latentNormEpsilon },
     );
-    const query = write(absorbed);
-    const all = { start: 0, count: rowCount };
-    mlaAbsorb(recorder, pipelines.absorb, weights.kvB, read(queries), query, shape, all);
     const context = { absorbed: read(absorbed), latents: read(latents), rows, pages };
     const softmaxes = { rows, sums: read(sums), maxima: read(maxima), groups: write(o) };
     const splits = splitsUpTo(lastPosition);
@@ -222,6 +236,7 @@ export class DecodeBlocks {
       from: o,
       headDim: 0,
       next: this.#afterMixer(layer),
+      evenFirst: this.#even,
     });
   }
 
@@ -238,6 +253,7 @@ export class DecodeBlocks {
       from: this.buffers.h,
       headDim: 0,
       next: { norm: this.#afterLayer(layer), router: null },
+      evenFirst: this.#evenAfter(layer),
     });
   }
 
@@ -271,7 +287,7 @@ export class DecodeBlocks {
         rowStart: step.prefillRows,
         rowCount: step.decodeCount,
         experts: moe.expertCount,
-        evenFirst: this.#even,
+        evenFirst: this.#evenAfter(layer),
       },
     );
   }
@@ -281,11 +297,12 @@ export class DecodeBlocks {
     residual: GPUBuffer,
     step: StepBuffers,
     pipeline: DecodeOutPipeline,
-    { matrix, from, headDim, next }: {
+    { matrix, from, headDim, next, evenFirst }: {
       readonly matrix: NextBlock["norm"];
       readonly from: GPUBuffer;
       readonly headDim: number;
       readonly next: NextBlock;
+      readonly evenFirst: number;
     },
   ): void {
     const { x, scaled, limbs } = this.buffers;
@@ -306,7 +323,7 @@ export class DecodeBlocks {
         rowCount: step.decodeCount,
         headDim,
         epsilon: this.shape.normEpsilon,
-        evenFirst: this.#even,
+        evenFirst,
       },
     );
   }
@@ -320,7 +337,14 @@ export class DecodeBlocks {
   }
 
   #afterLayer(layer: number): NextBlock["norm"] {
-    const isLast = layer + 1 === this.shape.layers.length;
-    return this.weights.get(isLast ? "norm" : `${layer + 1}.mixer_norm`);
+    return this.weights.get(this.#isLast(layer) ? "norm" : `${layer + 1}.mixer_norm`);
+  }
+
+  #evenAfter(layer: number): number {
+    return this.#isLast(layer) ? this.#headEven : this.#even;
+  }
+
+  #isLast(layer: number): boolean {
+    return layer + 1 === this.shape.layers.length;
   }
 }

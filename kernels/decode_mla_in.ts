@@ -39,7 +39,7 @@ export type DecodeMlaInPipeline = ByRows<Pipeline<typeof PARAMS>>;
 export const decodeMlaInKernel = defineKernel({
   name: "decode_mla_in",
   source,
-  bindings: ["read", "read", "read", "read", "write", "write"],
+  bindings: ["read", "read", "read", "read", "write"],
   params: PARAMS,
 });
 
@@ -75,10 +75,8 @@ export interface DecodeMlaInBuffers {
   readonly x: BufferUse;
   /** read: f32 [rowCount][hidden]. */
   readonly scaled: BufferUse;
-  /** write: f32 [rowCount][N (nope + shared)]. */
-  readonly queries: BufferUse;
-  /** write: f32 [rowCount][latent + shared]. */
-  readonly compressed: BufferUse;
+  /** write: f32 [rowCount][N (nope + shared) | latent + shared]. */
+  readonly projected: BufferUse;
 }
 
 /** Rows [0, rowCount) of `x`. */
@@ -86,7 +84,7 @@ export function decodeMlaIn(
   recorder: Recorder,
   pipelines: DecodeMlaInPipeline,
   { q, kvA }: MlaWeights,
-  { x, scaled, queries, compressed }: DecodeMlaInBuffers,
+  { x, scaled, projected }: DecodeMlaInBuffers,
   { rowCount, epsilon }: {
     readonly rowCount: number;
     readonly epsilon: number;
@@ -97,7 +95,7 @@ export function decodeMlaIn(
   const { pipeline, rowGroups, steps } = forRows(pipelines, rowCount);
   recorder.dispatch(
     pipeline,
-    [x, scaled, readWhole(q), readWhole(kvA), queries, compressed],
+    [x, scaled, readWhole(q), readWhole(kvA), projected],
     {
       row_count: rowCount,
       groups: groupCount(columns),

@@ -1,4 +1,5 @@
 /** Pipelines and activations of the fused kernels for sequences with one row. */
+import { compileDecodeAbsorb, type DecodeAbsorbPipeline } from "./decode_absorb.ts";
 import {
   compileDecodeAttention,
   DECODE_SPLITS,
@@ -6,13 +7,13 @@ import {
 } from "./decode_attention.ts";
 import { compileDecodeChoose, type DecodeChoosePipeline } from "./decode_choose.ts";
 import { compileDecodeDown, type DecodeDownPipeline } from "./decode_down.ts";
+import { compileDecodeEmbed, type DecodeEmbedPipeline } from "./decode_embed.ts";
 import { compileDecodeExperts, type DecodeExpertsPipeline, EXPERT_ROWS } from "./decode_experts.ts";
 import type { DecodeFormats } from "./decode_fit.ts";
 import { compileDecodeKdaIn, type DecodeKdaInPipeline } from "./decode_kda_in.ts";
 import { compileDecodeKdaStep, type DecodeKdaStepPipeline } from "./decode_kda_step.ts";
 import { compileDecodeMlaIn, type DecodeMlaInPipeline } from "./decode_mla_in.ts";
 import { compileDecodeOut, type DecodeOutPipeline } from "./decode_out.ts";
-import { compileDecodePrepare, type DecodePreparePipeline } from "./decode_prepare.ts";
 import { activationGroups, type RowFormat, type RowStorage } from "./decode_shape.ts";
 import { compileDecodeUp, type DecodeUpPipeline } from "./decode_up.ts";
 import { compileDecodeValues, type DecodeValuesPipeline } from "./decode_values.ts";
@@ -25,11 +26,9 @@ import {
 } from "./group_tokens.ts";
 import { kdaWidths } from "./kda_shape.ts";
 import { latentQuads } from "./latent_cache.ts";
-import { compileMlaAbsorb, type MlaAbsorbPipeline } from "./mla_absorb.ts";
 import { valueQuads } from "./mla_attention.ts";
-import { compileMlaLatent, type MlaLatentPipeline } from "./mla_latent.ts";
 import { scratch } from "./scratch.ts";
-import type { Capacity, ModelShape } from "./types.ts";
+import type { Capacity, ModelShape, WeightFormat } from "./types.ts";
 
 /** Softmaxes of splits that are held at once; a step's rows go through in batches of this size. */
 const SPLIT_BYTES = 64 << 20;
@@ -37,13 +36,12 @@ const SPLIT_BYTES = 64 << 20;
 export const SEVERAL_ROWS = 4;
 
 export interface DecodePipelines {
-  readonly prepare: DecodePreparePipeline;
+  readonly embed: DecodeEmbedPipeline;
   readonly kdaIn: DecodeKdaInPipeline;
   readonly kdaStep: DecodeKdaStepPipeline;
   readonly kdaOut: DecodeOutPipeline;
   readonly mlaIn: DecodeMlaInPipeline;
-  readonly latent: MlaLatentPipeline;
-  readonly absorb: MlaAbsorbPipeline;
+  readonly absorb: DecodeAbsorbPipeline;
   readonly attention: DecodeAttentionPipeline;
   readonly values: DecodeValuesPipeline;
   readonly mlaOut: DecodeOutPipeline;
@@ -80,9 +78,8 @@ export interface DecodeBuffers {
   readonly grouping: Pick<Grouping, "experts" | "order" | "tiles">;
   /** i32 [sequences][experts][3]. */
   readonly limbs: GPUBuffer;
-  /** f32, see mla.ts; splits as in lib/decode_splits.wgsl. */
-  readonly queries: GPUBuffer;
-  readonly compressed: GPUBuffer;
+  /** f32, queries | compressed of mla.ts; splits as in lib/decode_splits.wgsl. */
+  readonly projected: GPUBuffer;
   readonly absorbed: GPUBuffer;
   readonly sums: GPUBuffer;
   readonly maxima: GPUBuffer;
@@ -103,19 +100,19 @@ export async function compileDecode(
   { pageTokens, pagesPerSequence, latentFormat, sequences }: Capacity,
   { main, large, low, gates, kvA, kvB, router, ranks }: DecodeFormats,
   { choices, stackSize }: ExpertCounts,
+  embedFormat: WeightFormat,
 ): Promise<DecodePipelines> {
   const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
   const tokens = pageTokens * pagesPerSequence;
   const out = (matrix: RowStorage, columns: number, headDim: number) =>
     compileDecodeOut(gpu, matrix, router, columns, headDim, sequences);
-  const [prepare, kdaIn, kdaStep, kdaOut, mlaIn, latent, absorb] = await Promise.all([
-    compileDecodePrepare(gpu, main),
+  const [embed, kdaIn, kdaStep, kdaOut, mlaIn, absorb] = await Promise.all([
+    compileDecodeEmbed(gpu, embedFormat, main),
     compileDecodeKdaIn(gpu, large.kdaIn, low, hidden, kda, sequences),
     compileDecodeKdaStep(gpu, main, gates, kda.keyDim, ranks),
     out(large.kdaOut, kda.headCount * kda.valueDim, kda.valueDim),
     compileDecodeMlaIn(gpu, large.mlaIn, kvA, hidden, sequences),
-    compileMlaLatent(gpu, latentFormat),
-    compileMlaAbsorb(gpu, kvB),
+    compileDecodeAbsorb(gpu, kvB, latentFormat, mla),
   ]);
   const [attention, values, mlaOut, denseUp, denseDown, moeUp, moeDown] = await Promise.all([
     compileDecodeAttention(gpu, mla, latentFormat, tokens),
@@ -126,8 +123,8 @@ export async function compileDecode(
     compileDecodeUp(gpu, large.moeUp, hidden, moe),
     compileDecodeDown(gpu, large.moeDown, moe.intermediateSize, choices),
   ]);
-  const kdaPipelines = { prepare, kdaIn, kdaStep, kdaOut };
-  const mlaPipelines = { mlaIn, latent, absorb, attention, values, mlaOut };
+  const kdaPipelines = { embed, kdaIn, kdaStep, kdaOut };
+  const mlaPipelines = { mlaIn, absorb, attention, values, mlaOut };
   const several = sequences < SEVERAL_ROWS
     ? null
     : await compileSeveral(gpu, shape, large, Math.max(1, stackSize));
@@ -170,6 +167,8 @@ export function allocateDecode(
     activationGroups(gpu, `decode ${label}`, rows, columns, main);
   const floats = (label: string, count: number) => scratch(gpu, `decode ${label}`, rows * count);
   const { mixed, values } = kdaWidths(kda);
+  const projected = mla.headCount * (mla.nopeDim + mla.sharedKeyDim) + mla.latentDim +
+    mla.sharedKeyDim;
   return {
     x: groups("x", hidden),
     scaled: floats("x, f32", hidden),
@@ -187,8 +186,7 @@ export function allocateDecode(
       ),
     },
     limbs: floats("router sums", Math.max(1, 3 * moe.expertCount)),
-    queries: floats("MLA queries", mla.headCount * (mla.nopeDim + mla.sharedKeyDim)),
-    compressed: floats("MLA latents before the norm", mla.latentDim + mla.sharedKeyDim),
+    projected: floats("MLA projections", projected),
     absorbed: floats("MLA absorbed queries", mla.headCount * 4 * latentQuads(mla)),
     sums: scratch(gpu, "decode MLA split sums", splits * mla.headCount * 4 * valueQuads(mla)),
     maxima: scratch(gpu, "decode MLA split maxima", splits * mla.headCount * 2),

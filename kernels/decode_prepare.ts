@@ -8,8 +8,6 @@ import { groupCount } from "./matrix.ts";
 const PARAMS = {
   columns: "u32",
   groups: "u32",
-  row_start: "u32",
-  gather: "u32",
   even_first: "u32",
 } as const;
 
@@ -25,7 +23,7 @@ export const decodePrepareKernel = defineKernel({
 });
 
 export interface DecodePrepareBuffers {
-  /** read: u32 [rowCount], used where `gather`. */
+  /** read: u32 [rowCount]. */
   readonly rows: BufferUse;
   /** read: f32 [..][columns]. */
   readonly residual: BufferUse;
@@ -43,28 +41,24 @@ export function compileDecodePrepare(gpu: Gpu, format: RowFormat): Promise<Decod
   return decodePrepareKernel.compile(gpu, {}, preludes, groupLiterals(format, THREADS));
 }
 
-/** Rows [rowStart, + rowCount) of the residual, or those that `rows` names where `gather`. */
+/** The rows of the residual that `rows` names. */
 export function decodePrepare(
   recorder: Recorder,
   pipeline: DecodePreparePipeline,
   { rows, residual, weight, groups, scaled }: DecodePrepareBuffers,
   sizes: {
     readonly columns: number;
-    readonly rowStart: number;
     readonly rowCount: number;
-    readonly gather: boolean;
     readonly evenFirst: number;
   },
 ): void {
-  const { columns, rowStart, rowCount, gather, evenFirst } = sizes;
+  const { columns, rowCount, evenFirst } = sizes;
   recorder.dispatch(
     pipeline,
     [rows, residual, weight, groups, scaled],
     {
       columns,
       groups: groupCount(columns),
-      row_start: rowStart,
-      gather: gather ? 1 : 0,
       even_first: evenFirst,
     },
     [Math.ceil(columns / THREADS), rowCount],

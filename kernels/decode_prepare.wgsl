@@ -2,7 +2,7 @@
 // groups (lib/x_group.wgsl) with the squares of the residual, and y itself. The norm's
 // factor is the same for a whole row, so that those who read y multiply by it in the end.
 //
-//   rows        u32 [row_count]: rows of the residual, or unused where `gather` is 0
+//   rows        u32 [row_count]: rows of the residual
 //   residual    f32 [..][columns]
 //   weight      f32 [columns], of the norm that follows
 //   groups_out  activation groups [row_count][X_QUADS][groups]
@@ -13,8 +13,6 @@
 struct Params {
   columns: u32,
   groups: u32,
-  row_start: u32,
-  gather: u32,
   even_first: u32,
 }
 
@@ -30,10 +28,7 @@ fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  var row = params.row_start + group.y;
-  if (params.gather != 0u) {
-    row = rows[group.y];
-  }
+  let row = rows[group.y];
   let column = group.x * 256u + thread;
   var value = 0.0;
   var y = 0.0;

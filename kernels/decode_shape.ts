@@ -28,6 +28,7 @@ import softplus from "./lib/softplus.wgsl" with { type: "text" };
 import xGroup from "./lib/x_group.wgsl" with { type: "text" };
 import { GROUP_COLUMNS, groupCount, isGrouped, type Matrix } from "./matrix.ts";
 import { scratch } from "./scratch.ts";
+import type { WeightFormat } from "./types.ts";
 import { type FloatFormat, segmentCount, weightPreludes } from "./weight_preludes.ts";
 
 /** Formats of the large matrices that the fused kernels take. */
@@ -184,12 +185,12 @@ export function activationGroups(
 }
 
 /** Quads of a group of activations for weights of this format. */
-export function xQuads(format: RowFormat): number {
+export function xQuads(format: WeightFormat): number {
   return format === "fp8" ? 9 : 3;
 }
 
 /** Whether activations for weights of this format have their even columns first. */
-export function evenFirst(format: RowFormat): number {
+export function evenFirst(format: WeightFormat): number {
   return format === "q4" ? 1 : 0;
 }
 

@@ -22,16 +22,22 @@ export interface HeadWeights {
   readonly head: Matrix;
 }
 
-/** y f32 [rowCount][vocabulary] of the rows u32 [rowCount] of the residual f32 [..][hidden]. */
+export interface HeadRows {
+  /** f32 [..][hidden]. */
+  readonly residual: GPUBuffer;
+  /** u32 [count]: rows of the residual. */
+  readonly rows: GPUBuffer;
+  /**
+   * The same rows as activation groups [count][hidden / 32] of residual times norm, in the order
+   * of the head's format, where a block has left them so, else null.
+   */
+  readonly groups: GPUBuffer | null;
+  readonly count: number;
+}
+
+/** y f32 [count][vocabulary] of the wanted rows. */
 export interface Head {
-  encode(
-    recorder: Recorder,
-    residual: GPUBuffer,
-    rows: GPUBuffer,
-    y: GPUBuffer,
-    rowCount: number,
-    weights: HeadWeights,
-  ): void;
+  encode(recorder: Recorder, wanted: HeadRows, y: GPUBuffer, weights: HeadWeights): void;
 }
 
 /** For a head stored like this, null for any other; at most `rowsMax` rows at a time. */
@@ -72,10 +78,8 @@ class FloatHead implements Head {
 
   encode(
     recorder: Recorder,
-    residual: GPUBuffer,
-    rows: GPUBuffer,
+    { residual, rows, count }: HeadRows,
     y: GPUBuffer,
-    count: number,
     { norm, head }: HeadWeights,
   ): void {
     const { hiddenSize: hidden, vocabularySize, normEpsilon } = this.shape;
@@ -130,15 +134,19 @@ class FusedHead implements Head {
     return new FusedHead(shape, storage, prepare, head, groups, scaled);
   }
 
-  encode(
+  encode(recorder: Recorder, wanted: HeadRows, y: GPUBuffer, weights: HeadWeights): void {
+    if (wanted.groups === null) this.#gather(recorder, wanted, weights);
+    const groups = read(wanted.groups ?? this.groups);
+    const { normEpsilon } = this.shape;
+    decodeHead(recorder, this.head, weights.head, groups, write(y), wanted.count, normEpsilon);
+  }
+
+  #gather(
     recorder: Recorder,
-    residual: GPUBuffer,
-    rows: GPUBuffer,
-    y: GPUBuffer,
-    rowCount: number,
-    { norm, head }: HeadWeights,
+    { residual, rows, count: rowCount }: HeadRows,
+    { norm }: HeadWeights,
   ): void {
-    const { hiddenSize: columns, normEpsilon } = this.shape;
+    const { hiddenSize: columns } = this.shape;
     const { groups, scaled } = this;
     decodePrepare(
       recorder,
@@ -150,8 +158,7 @@ class FusedHead implements Head {
         groups: write(groups),
         scaled: write(scaled),
       },
-      { columns, rowStart: 0, rowCount, gather: true, evenFirst: evenFirst(this.storage.format) },
+      { columns, rowCount, evenFirst: evenFirst(this.storage.format) },
     );
-    decodeHead(recorder, this.head, head, read(groups), write(y), rowCount, normEpsilon);
   }
 }

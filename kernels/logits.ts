@@ -16,7 +16,13 @@ import {
   maskLogits,
   maskWords,
 } from "./logit_masks.ts";
-import { compileLogitParts, logitParts, type LogitPartsPipeline, sumParts } from "./logit_parts.ts";
+import {
+  compileLogitParts,
+  logitParts,
+  type LogitPartsPipeline,
+  logitSubsets,
+  sumParts,
+} from "./logit_parts.ts";
 import {
   compileLogitSums,
   type LogitSumsPipeline,
@@ -31,10 +37,8 @@ import {
   compileTopTokens,
   ITEM_WORDS,
   logitsOfKeys,
-  partsOfPasses,
   topTokens,
   type TopTokensPipeline,
-  type TopTokensScratch,
 } from "./top_tokens.ts";
 import type { Candidates, Capacity, LogitRow, ModelShape } from "./types.ts";
 
@@ -53,11 +57,11 @@ interface Buffers {
   readonly wanted: GPUBuffer;
   /** See logit_parts.wgsl. */
   readonly shares: GPUBuffer;
+  readonly maxima: GPUBuffer;
   /** See logit_sums.wgsl. */
   readonly sums: GPUBuffer;
   /** [logitRows][256] of key, id: of the last step until the next one's logits are computed. */
   readonly best: GPUBuffer;
-  readonly topTokens: TopTokensScratch;
 }
 
 interface Pipelines {
@@ -106,7 +110,6 @@ export class Logits {
       compileLogitSums(gpu),
       compileTopTokens(gpu),
     ]);
-    const [even = 0, odd = 0] = partsOfPasses(vocabularySize);
     const items = logitRows * BEST_TOKENS * ITEM_WORDS;
     const pipelines = { edit, mask, part, sum, top };
     return new Logits(gpu, shape, capacity, head, pipelines, {
@@ -117,12 +120,9 @@ export class Logits {
       masks: scratch(gpu, "logit masks", logitRows * maskWords(vocabularySize)),
       wanted: scratch(gpu, "logits wanted", 2 * logitRows),
       shares: scratch(gpu, "logit parts", SUM_WORDS * logitRows * logitParts(vocabularySize)),
+      maxima: scratch(gpu, "logit maxima", logitRows * logitSubsets(vocabularySize)),
       sums: scratch(gpu, "logit sums", SUM_WORDS * logitRows),
       best: scratch(gpu, "best tokens", items),
-      topTokens: {
-        even: scratch(gpu, "top tokens, even passes", items * even),
-        odd: scratch(gpu, "top tokens, odd passes", items * odd),
-      },
     });
   }
 
@@ -212,19 +212,30 @@ export class Logits {
     this.gpu.write(this.buffers.masks, 0, this.#maskStaging, 4 * masked.length * words);
   }
 
-  /** logits[i] = head RMSNorm(residual[rows[i]]), edited, masked; residual f32 [..][hidden]. */
-  encode(recorder: Recorder, residual: GPUBuffer, weights: HeadWeights): void {
+  /**
+   * logits[i] = head RMSNorm(residual[rows[i]]), edited, masked; residual f32 [..][hidden].
+   * `last`: what `DecodeBlocks.last` has of the rows from `rowStart` on, null without it.
+   */
+  encode(
+    recorder: Recorder,
+    residual: GPUBuffer,
+    weights: HeadWeights,
+    last: { readonly groups: GPUBuffer; readonly rowStart: number } | null,
+  ): void {
     const { rows, logits, edits, maskRows, masks, wanted } = this.buffers;
-    const { shares, sums, best } = this.buffers;
+    const { shares, maxima, sums, best } = this.buffers;
     const { edit, mask, part, sum, top } = this.pipelines;
     const { vocabularySize: vocabulary } = this.shape;
     const count = this.#rows.length;
-    this.head.encode(recorder, residual, rows, logits, count, weights);
+    const isLast = last !== null &&
+      this.#rows.every(({ row }, index) => row === last.rowStart + index);
+    const from = { residual, rows, groups: isLast ? last.groups : null, count };
+    this.head.encode(recorder, from, logits, weights);
     editLogits(recorder, edit, edits, logits, this.#editCount, vocabulary);
     maskLogits(recorder, mask, maskRows, masks, logits, vocabulary, this.#maskedRows.length);
-    sumParts(recorder, part, logits, wanted, shares, vocabulary, count);
+    sumParts(recorder, part, logits, wanted, shares, maxima, vocabulary, count);
     sumLogits(recorder, sum, shares, logits, wanted, sums, vocabulary, count);
-    topTokens(recorder, top, logits, this.buffers.topTokens, best, vocabulary, count);
+    topTokens(recorder, top, logits, maxima, best, vocabulary, count);
   }
 }
 

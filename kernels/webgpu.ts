@@ -178,22 +178,21 @@ export class WebGpuDevice {
     const { step, embedding, logits } = this.#ready();
     step.upload(plan);
     const { internalRows } = step;
-    embedding.setTokens(inInternalOrder(plan.tokens, internalRows));
+    const feeds = plan.feeds === null ? null : inInternalOrder(plan.feeds, internalRows);
+    embedding.setTokens(inInternalOrder(plan.tokens, internalRows), feeds);
     logits.setRows(plan.logits.map((wanted) => ({ ...wanted, row: internalRows[wanted.row]! })));
     this.#rowCount = plan.tokens.length;
     this.#logitRowCount = plan.logits.length;
     this.#steps++;
     this.#recorder.resetCount();
-    if (plan.feeds !== null) {
-      const feeds = inInternalOrder(plan.feeds, internalRows);
-      embedding.feedTokens(this.#recorder, feeds, logits.best);
-    }
   }
 
   embed(): void {
-    const { embedding, residual, decode, step } = this.#ready();
-    embedding.encode(this.#recorder, residual, this.#rowCount);
-    if (step.decodeCount > 0) decode?.prepare(this.#recorder, residual, step);
+    const { embedding, residual, decode, step, logits: { best } } = this.#ready();
+    const { rowCount } = this.#rest();
+    if (rowCount > 0) embedding.encode(this.#recorder, residual, rowCount, best);
+    if (step.decodeCount === 0) return;
+    decode?.embed(this.#recorder, residual, step, embedding.tokens, best);
   }
 
   kda(layer: number): void {
@@ -236,14 +235,16 @@ export class WebGpuDevice {
   }
 
   logits(): void {
-    const { logits, residual } = this.#ready();
+    const { logits, residual, decode, step } = this.#ready();
     if (this.#logitRowCount === 0) return;
     if (logits.hasMasks) {
       // The layers run while the masks are computed; unless the step before still does.
       if (this.#underWay === 0) this.#recorder.submit();
       logits.takeMasks();
     }
-    logits.encode(this.#recorder, residual, this.#declared().logits());
+    const groups = decode?.last ?? null;
+    const last = groups === null ? null : { groups, rowStart: step.prefillRows };
+    logits.encode(this.#recorder, residual, this.#declared().logits(), last);
   }
 
   /**

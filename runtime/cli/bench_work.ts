@@ -189,7 +189,7 @@ function addMla(work: WorkTable, step: WorkStep): void {
       const floatOperations = 2 * singles * spec.rows * spec.columns * share;
       if (singles > 0) work.add(names, { bytes: residentBytes(spec) * share, floatOperations });
     };
-    half(["mla_absorb"], nopeDim);
+    half(["decode_absorb", "mla_absorb"], nopeDim);
     half(["decode_values", "mla_value"], valueDim);
     const floatOperations = 2 * expanded * spec.rows * spec.columns;
     if (expanded > 0) work.add(["matmul"], { bytes: residentBytes(spec), floatOperations });

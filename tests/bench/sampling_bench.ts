@@ -8,15 +8,14 @@ import { Recorder } from "../../kernels/gpu/recorder.ts";
 import { openGpu } from "../../kernels/gpu/gpu.ts";
 import { Readback } from "../../kernels/gpu/readback.ts";
 import { compileLogitMasks, maskLogits, maskWords } from "../../kernels/logit_masks.ts";
-import { compileLogitParts, logitParts, sumParts } from "../../kernels/logit_parts.ts";
-import { compileLogitSums, sumLogits } from "../../kernels/logit_sums.ts";
 import {
-  BEST_TOKENS,
-  compileTopTokens,
-  ITEM_WORDS,
-  partsOfPasses,
-  topTokens,
-} from "../../kernels/top_tokens.ts";
+  compileLogitParts,
+  logitParts,
+  logitSubsets,
+  sumParts,
+} from "../../kernels/logit_parts.ts";
+import { compileLogitSums, sumLogits } from "../../kernels/logit_sums.ts";
+import { BEST_TOKENS, compileTopTokens, ITEM_WORDS, topTokens } from "../../kernels/top_tokens.ts";
 import { planCapacity } from "../../runtime/engine/capacity.ts";
 import { openDevice } from "../../runtime/engine/devices.ts";
 import { Generation } from "../../runtime/engine/generation.ts";
@@ -44,15 +43,11 @@ async function benchPass(): Promise<void> {
   const readback = await Readback.create(gpu, 64);
   for (const rows of [1, 8]) {
     const bytes = 4 * rows * BEST_TOKENS * ITEM_WORDS;
-    const [even = 0, odd = 0] = partsOfPasses(VOCABULARY);
-    const scratch = {
-      even: gpu.buffer("even", bytes * even),
-      odd: gpu.buffer("odd", bytes * odd),
-    };
     const logits = gpu.buffer("logits", 4 * rows * VOCABULARY);
     gpu.write(logits, 0, normals(randomSource(1), rows * VOCABULARY, 2));
     const [wanted, sums] = [gpu.buffer("wanted", 8 * rows), gpu.buffer("sums", 16 * rows)];
     const shares = gpu.buffer("shares", 16 * rows * logitParts(VOCABULARY));
+    const maxima = gpu.buffer("maxima", 4 * rows * logitSubsets(VOCABULARY));
     const best = gpu.buffer("best", bytes);
     const recorder = new Recorder(gpu);
     const places = gpu.buffer("mask rows", 4 * rows);
@@ -64,9 +59,9 @@ async function benchPass(): Promise<void> {
       for (let pass = 0; pass < passes; pass++) {
         gpu.write(masks, 0, bits, maskCount / rows * bits.byteLength);
         maskLogits(recorder, mask, places, masks, logits, VOCABULARY, maskCount);
-        sumParts(recorder, part, logits, wanted, shares, VOCABULARY, rows);
+        sumParts(recorder, part, logits, wanted, shares, maxima, VOCABULARY, rows);
         sumLogits(recorder, sum, shares, logits, wanted, sums, VOCABULARY, rows);
-        topTokens(recorder, top, logits, scratch, best, VOCABULARY, rows);
+        topTokens(recorder, top, logits, maxima, best, VOCABULARY, rows);
       }
       await readback.read(recorder, best, 0, 16);
       return performance.now() - began;

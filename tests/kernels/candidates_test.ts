@@ -4,17 +4,22 @@
  */
 import assert from "node:assert";
 import { Recorder } from "../../kernels/gpu/recorder.ts";
-import { compileFeedTokens, feedTokens } from "../../kernels/feed_tokens.ts";
+import { compileFeedTokens, FEED, feedTokens } from "../../kernels/feed_tokens.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { compileLogitEdits, editLogits } from "../../kernels/logit_edits.ts";
-import { compileLogitParts, logitParts, sumParts } from "../../kernels/logit_parts.ts";
+import {
+  compileLogitParts,
+  logitParts,
+  logitSubsets,
+  sumParts,
+} from "../../kernels/logit_parts.ts";
+import { MASKED } from "../../kernels/logit_masks.ts";
 import { compileLogitSums, NO_TARGET, sumLogits } from "../../kernels/logit_sums.ts";
 import {
   BEST_TOKENS,
   compileTopTokens,
   ITEM_WORDS,
   logitsOfKeys,
-  partsOfPasses,
   topTokens,
 } from "../../kernels/top_tokens.ts";
 import { normals, randomSource } from "../reference/random.ts";
@@ -50,7 +55,8 @@ async function sumsOf(
   const shares = upload(gpu, new Uint32Array(shareWords).fill(0x7fc0_0000));
   const sums = upload(gpu, new Uint32Array(4 * rowCount).fill(0x7fc0_0000));
   const [source, rows] = [upload(gpu, logits), upload(gpu, wanted)];
-  sumParts(recorder, part, source, rows, shares, width, rowCount);
+  const maxima = gpu.buffer("maxima", 4 * rowCount * logitSubsets(width));
+  sumParts(recorder, part, source, rows, shares, maxima, width, rowCount);
   sumLogits(recorder, sum, shares, source, rows, sums, width, rowCount);
   return await words(gpu, sums, 4 * rowCount, recorder);
 }
@@ -73,11 +79,14 @@ async function best(gpu: Gpu, logits: Float32Array, width: number, rowCount: num
   const recorder = new Recorder(gpu);
   const pipeline = await compileTopTokens(gpu);
   const rowWords = BEST_TOKENS * ITEM_WORDS;
-  const [even = 0, odd = 0] = partsOfPasses(width);
-  const scratch = (parts: number) => gpu.buffer("scratch", 4 * rowCount * rowWords * parts);
+  const scratch = (words: number) => gpu.buffer("scratch", 4 * rowCount * words);
+  const maxima = upload(gpu, new Uint32Array(rowCount * logitSubsets(width)).fill(0xffff_ffff));
+  const [source, wanted] = [upload(gpu, logits), scratch(2)];
+  const part = await compileLogitParts(gpu);
+  const shares = scratch(4 * logitParts(width));
+  sumParts(recorder, part, source, wanted, shares, maxima, width, rowCount);
   const output = upload(gpu, new Uint32Array(rowCount * rowWords).fill(0x7fc0_0000));
-  const buffers = { even: scratch(even), odd: scratch(odd) };
-  topTokens(recorder, pipeline, upload(gpu, logits), buffers, output, width, rowCount);
+  topTokens(recorder, pipeline, source, maxima, output, width, rowCount);
   const items = await words(gpu, output, rowCount * rowWords, recorder);
   return Array.from({ length: rowCount }, (_, row) => {
     const own = items.subarray(row * rowWords, (row + 1) * rowWords);
@@ -101,6 +110,49 @@ withGpu("top_tokens gives the 256 best in order, of equals the lower id first", 
       // Equal, not the same bits: -0 comes back as 0.
       assert.ok(wanted.every((id, place) => own[place] === values[id]), what);
       assert.ok(ids.subarray(wanted.length).every((id) => id === 0xffff_ffff), what);
+    });
+  }
+});
+
+/** Rows whose best are many in few subsets, or equal, or hard to tell apart. */
+const HARD: Readonly<Record<string, (id: number, width: number) => number>> = {
+  equal: () => 3,
+  masked: () => MASKED,
+  "all but a few masked": (id) => id % 1_009 === 7 ? id % 13 : MASKED,
+  "all but one masked": (id, width) => id === width - 1 ? -5 : MASKED,
+  ascending: (id) => id / 1_024,
+  descending: (id) => -id / 1_024,
+  "one block": (id, width) => id >= width / 2 && id < width / 2 + 300 ? 50 + id % 7 : id % 5,
+  "one subset": (id, width) => Math.abs(id - width / 2) < 9 ? 50 : -(id % 3),
+  "neighbouring floats": (id) => 1 + 2 ** -23 * ((id * 7_919) % 1_031),
+  "255 above many equal": (id) => id % 631 === 5 && id < 631 * 255 ? 2 : 1,
+  "256 above many equal": (id) => id % 631 === 5 && id < 631 * 256 ? 2 : 1,
+  "1,500 equal ones": (id) => id % 109 === 0 ? 9 : -id,
+  "two ties": (id) => id % 800 === 0 ? 9 : id % 3 === 0 ? 8 : 7,
+  "both zeros": (id) => id % 2 === 0 ? -0 : 0,
+  "NaN among others": (id) => id % 500 === 3 ? NaN : id % 11,
+  NaN: () => NaN,
+  "infinities": (id) => id % 3 === 0 ? Infinity : id % 3 === 1 ? -Infinity : 0,
+  "every exponent": (id) => (id % 2 === 0 ? 1 : -1) * 2 ** (id % 250 - 125),
+};
+
+withGpu("top_tokens is exact where the best are equal, side by side or not finite", async (gpu) => {
+  for (const width of [200, 512, 2_049, 30_000, 163_840]) {
+    const names = Object.keys(HARD);
+    const logits = new Float32Array(names.length * width);
+    names.forEach((name, row) => {
+      for (let id = 0; id < width; id++) logits[row * width + id] = HARD[name]!(id, width);
+    });
+    const keys = new Uint32Array(logits.buffer).map((word) => {
+      const bits = word === 0x8000_0000 ? 0 : word;
+      return bits >>> 31 === 1 ? ~bits : bits | 0x8000_0000;
+    });
+    const found = await best(gpu, logits, width, names.length);
+    names.forEach((name, row) => {
+      const own = keys.subarray(row * width, (row + 1) * width);
+      const wanted = Array.from(own.keys()).sort((a, b) => own[b]! - own[a]! || a - b);
+      const ids = [...wanted, ...new Array(BEST_TOKENS).fill(0xffff_ffff)].slice(0, BEST_TOKENS);
+      assert.deepEqual([...found[row]!.ids], ids, `${name}, width ${width}`);
     });
   }
 });
@@ -202,12 +254,12 @@ withGpu("feed_tokens replaces the tokens that the step before chose", async (gpu
   const pipeline = await compileFeedTokens(gpu);
   const rowCount = 70;
   const tokens = Uint32Array.from({ length: rowCount }, (_, row) => 1_000 + row);
-  const feeds = Int32Array.from({ length: rowCount }, (_, row) => row % 3 === 0 ? row / 3 % 4 : -1);
+  const fed = tokens.map((token, row) => row % 3 === 0 ? FEED + row / 3 % 4 : token);
   const items = new Uint32Array(4 * BEST_TOKENS * ITEM_WORDS).fill(9);
   for (let row = 0; row < 4; row++) items[row * BEST_TOKENS * ITEM_WORDS + 1] = 40 + row;
   const recorder = new Recorder(gpu);
-  const buffer = upload(gpu, tokens);
-  feedTokens(recorder, pipeline, upload(gpu, feeds), upload(gpu, items), buffer, rowCount);
+  const buffer = upload(gpu, fed);
+  feedTokens(recorder, pipeline, upload(gpu, items), buffer, rowCount);
   const found = await words(gpu, buffer, rowCount, recorder);
   assert.deepEqual([...found], [...tokens].map((token, row) => row % 3 ? token : 40 + row / 3 % 4));
 });

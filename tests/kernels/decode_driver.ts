@@ -60,7 +60,8 @@ export interface Part {
   readonly tokens: readonly number[];
 }
 
-export function planOf(parts: readonly Part[]): StepPlan {
+/** `wanted`: parts whose last rows are to have logits. */
+export function planOf(parts: readonly Part[], wanted = [...parts.keys()]): StepPlan {
   let rowStart = 0;
   const sequences = parts.map(({ slot, past, tokens }) => {
     const pages = Uint32Array.from({ length: 16 }, (_, page) => 16 * slot + (page * 5) % 16);
@@ -73,13 +74,19 @@ export function planOf(parts: readonly Part[]): StepPlan {
     tokens: Uint32Array.from(parts.flatMap(({ tokens }) => tokens)),
     feeds: null,
     sequences,
-    logits: plainRows(last),
+    logits: plainRows(wanted.map((part) => last[part]!)),
   };
 }
 
-/** One step: the residual after each block, and the logits of each part's last row. */
-export async function run(device: WebGpuDevice, shape: ModelShape, parts: readonly Part[]) {
-  device.begin(planOf(parts));
+/** One step: the residual after each block, and the logits of the last rows of parts `wanted`. */
+export async function run(
+  device: WebGpuDevice,
+  shape: ModelShape,
+  parts: readonly Part[],
+  wanted = [...parts.keys()],
+  feeds: Int32Array | null = null,
+) {
+  device.begin({ ...planOf(parts, wanted), feeds });
   device.embed();
   const residuals: Float32Array[] = [];
   for (const [layer, { mixer, feedForward }] of shape.layers.entries()) {
@@ -91,7 +98,7 @@ export async function run(device: WebGpuDevice, shape: ModelShape, parts: readon
   device.logits();
   const result = await device.finish().result();
   const logits = [];
-  for (const index of parts.keys()) logits.push((await result.readRow(index)).slice());
+  for (const index of wanted.keys()) logits.push((await result.readRow(index)).slice());
   return { residuals, logits };
 }
 

@@ -6,7 +6,7 @@ import { Matrix } from "../../kernels/matrix.ts";
 import { dequantize } from "../reference/formats.ts";
 import { randomSource } from "../reference/random.ts";
 import { CAPACITY } from "./capacity.ts";
-import { guarded, takeGuarded, withGpu } from "./harness.ts";
+import { guarded, takeGuarded, upload, withGpu } from "./harness.ts";
 import { assertSameBits, FORMATS, GROUPED_FORMATS, randomGroups, randomMatrix } from "./weights.ts";
 
 const SEED = 51;
@@ -20,8 +20,8 @@ async function run(
   const output = guarded(gpu, tokens.length * width);
   const residual = gpu.buffer("residual", output.bytes);
   const recorder = new Recorder(gpu);
-  embedding.setTokens(tokens);
-  embedding.encode(recorder, residual, tokens.length);
+  embedding.setTokens(tokens, null);
+  embedding.encode(recorder, residual, tokens.length, upload(gpu, new Uint32Array(2)));
   recorder.copy(residual, 0, output.buffer, output.offset, output.bytes);
   return await takeGuarded(gpu, output, recorder);
 }
@@ -72,7 +72,10 @@ withGpu("embed() decodes every code of f16, bf16 and fp8 exactly", async (gpu) =
 withGpu("setTokens() refuses tokens outside the vocabulary and too many", async (gpu) => {
   const { matrix } = randomMatrix(gpu, randomSource(SEED), { format: "bf16", rows: 9, columns: 4 });
   const embedding = await Embedding.create(gpu, CAPACITY, matrix);
-  assert.throws(() => embedding.setTokens(Uint32Array.of(8, 9)), /wanted tokens below 9, found 9/);
+  assert.throws(
+    () => embedding.setTokens(Uint32Array.of(8, 9), null),
+    /wanted tokens below 9, found 9/,
+  );
   const many = new Uint32Array(CAPACITY.rows + 1);
-  assert.throws(() => embedding.setTokens(many), /wanted at most 400 tokens, found 401/);
+  assert.throws(() => embedding.setTokens(many, null), /wanted at most 400 tokens, found 401/);
 });

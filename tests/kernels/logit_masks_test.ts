@@ -3,17 +3,16 @@ import assert from "node:assert";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { Recorder } from "../../kernels/gpu/recorder.ts";
 import { compileLogitMasks, MASKED, maskLogits, maskWords } from "../../kernels/logit_masks.ts";
-import { compileLogitParts, logitParts, sumParts } from "../../kernels/logit_parts.ts";
+import {
+  compileLogitParts,
+  logitParts,
+  logitSubsets,
+  sumParts,
+} from "../../kernels/logit_parts.ts";
 import { compileLogitSums, sumLogits } from "../../kernels/logit_sums.ts";
 import { Logits, readCandidates, showMasked } from "../../kernels/logits.ts";
 import { Projections } from "../../kernels/projection.ts";
-import {
-  BEST_TOKENS,
-  compileTopTokens,
-  ITEM_WORDS,
-  partsOfPasses,
-  topTokens,
-} from "../../kernels/top_tokens.ts";
+import { BEST_TOKENS, compileTopTokens, ITEM_WORDS, topTokens } from "../../kernels/top_tokens.ts";
 import type { LogitRow } from "../../kernels/types.ts";
 import { normals, randomSource } from "../reference/random.ts";
 import { plainRows } from "../tools/logit_rows.ts";
@@ -50,14 +49,13 @@ async function run(
   const wants = upload(gpu, wanted);
   const shares = gpu.buffer("shares", 16 * rowCount * logitParts(width));
   const sums = gpu.buffer("sums", 16 * rowCount);
-  sumParts(recorder, await compileLogitParts(gpu), masked, wants, shares, width, rowCount);
+  const maxima = gpu.buffer("maxima", 4 * rowCount * logitSubsets(width));
+  const part = await compileLogitParts(gpu);
+  sumParts(recorder, part, masked, wants, shares, maxima, width, rowCount);
   sumLogits(recorder, await compileLogitSums(gpu), shares, masked, wants, sums, width, rowCount);
-  const [even = 0, odd = 0] = partsOfPasses(width);
   const bestWords = rowCount * BEST_TOKENS * ITEM_WORDS;
-  const scratch = (parts: number) => gpu.buffer("scratch", 4 * bestWords * parts);
   const best = gpu.buffer("best", 4 * bestWords);
-  const between = { even: scratch(even), odd: scratch(odd) };
-  topTokens(recorder, await compileTopTokens(gpu), masked, between, best, width, rowCount);
+  topTokens(recorder, await compileTopTokens(gpu), masked, maxima, best, width, rowCount);
   const found = await takeGuarded(gpu, output, recorder);
   const result = new Uint32Array(bestWords + 4 * rowCount);
   result.set(new Uint32Array((await download(gpu, best, bestWords)).buffer));
@@ -162,7 +160,7 @@ withGpu("Logits takes each mask once and forgets it with the next rows", async (
     const recorder = new Recorder(gpu);
     block.setRows(rows);
     if (block.hasMasks) block.takeMasks();
-    block.encode(recorder, residual, weights);
+    block.encode(recorder, residual, weights, null);
     return await download(gpu, block.logits, rows.length * 77, recorder);
   };
   const rows = plainRows([0, 1, 3]);

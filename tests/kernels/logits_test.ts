@@ -27,7 +27,7 @@ withGpu("Logits gathers (gather_rows), norms and projects the wanted rows", asyn
     const recorder = new Recorder(gpu);
     block.setRows(plainRows(rows));
     const weights = { norm: norm.matrix, head: head.matrix };
-    block.encode(recorder, upload(gpu, residual), weights);
+    block.encode(recorder, upload(gpu, residual), weights, null);
     const logits = await download(gpu, block.logits, rows.length * 777, recorder);
     const best = await download(gpu, block.best, rows.length * BEST_ROW_BYTES / 4);
     const sums = await download(gpu, block.sums, rows.length * SUM_ROW_BYTES / 4);

@@ -48,7 +48,7 @@ Deno.test("kernelWork() counts a step of two single rows through the fused kerne
     sequences: [{ past: 10, rowCount: 1 }, { past: 10, rowCount: 1 }],
     chosenExperts: [3],
   };
-  const found = workOf("q4", [...kernels, "decode_head", "mla_absorb", "top_tokens"], step);
+  const found = workOf("q4", [...kernels, "decode_head", "decode_absorb", "top_tokens"], step);
   const grouped = workOf("q4", ["decode_experts", "decode_down"], step);
   assert.deepEqual(grouped, {
     decode_experts: found["decode_up"],
@@ -71,7 +71,7 @@ Deno.test("kernelWork() counts a step of two single rows through the fused kerne
     // q of two heads of 48; kv_a in bf16.
     decode_mla_in: [96 * 36 + 2 * 48 * 64, 2 * 2 * 96 * 64, 2 * 2 * 48 * 64],
     // Half of kv_b each.
-    mla_absorb: [2 * 64 * 32, 0, 2 * 2 * 64 * 32],
+    decode_absorb: [2 * 64 * 32, 0, 2 * 2 * 64 * 32],
     decode_values: [2 * 64 * 32, 0, 2 * 2 * 64 * 32],
     // 11 entries of 48 f16 a sequence; scores over 48, values over 32 channels of two heads.
     decode_attention: [2 * 11 * 48 * 2, 0, 2 * 11 * 2 * 2 * (48 + 32)],
