@@ -7,17 +7,19 @@
  * each, and as f32. The norm's own factor is a number for the whole row, which the next kernel's
  * results are multiplied by. So no dispatch only normalises or quantises.
  *
- * KDA layer: projections with convolution; gates and delta rule; output. MLA layer: projections;
- * latent and absorbed query; attention; values; output. Feed-forward: up, with the choice of
- * experts; down.
+ * KDA layer: projections with convolution; gates and delta rule, two dispatches for several rows;
+ * output. MLA layer: projections; latent and absorbed query; attention; values; output.
+ * Feed-forward: up, with the choice of experts, which has two of its own for several rows; down.
  */
 import { decodeAbsorb } from "./decode_absorb.ts";
 import { decodeAttention, splitsUpTo } from "./decode_attention.ts";
 import { decodeDown } from "./decode_down.ts";
 import { decodeEmbed } from "./decode_embed.ts";
 import type { DecodeFormats } from "./decode_fit.ts";
+import { decodeKdaGates } from "./decode_kda_gates.ts";
 import { decodeKdaIn } from "./decode_kda_in.ts";
 import { decodeKdaStep } from "./decode_kda_step.ts";
+import { decodeKdaUpdate } from "./decode_kda_update.ts";
 import { decodeMlaIn } from "./decode_mla_in.ts";
 import { decodeOut, type DecodeOutPipeline, type NextBlock } from "./decode_out.ts";
 import {
@@ -27,6 +29,7 @@ import {
   type DecodePipelines,
   type ExpertCounts,
   heldSplits,
+  SEVERAL_ROWS,
 } from "./decode_parts.ts";
 import { evenFirst, type RowFormat, xQuads } from "./decode_shape.ts";
 import { DecodeUpBlock } from "./decode_up_block.ts";
@@ -150,7 +153,6 @@ export class DecodeBlocks {
   ): void {
     const { x, scaled, mixed, o } = this.buffers;
     const { kda: shape, normEpsilon: epsilon } = this.shape;
-    const { decodeCount: rowCount } = step;
     decodeKdaIn(
       recorder,
       this.pipelines.kdaIn,
@@ -163,17 +165,9 @@ export class DecodeBlocks {
         out: write(mixed),
       },
       shape,
-      { rowCount, epsilon },
+      { rowCount: step.decodeCount, epsilon },
     );
-    const buffers = { mixed: read(mixed), rows: step.singles, state: write(state.recurrent) };
-    decodeKdaStep(
-      recorder,
-      this.pipelines.kdaStep,
-      weights,
-      { ...buffers, groups: write(o) },
-      shape,
-      { rowCount, evenFirst: this.#even },
-    );
+    this.#advance(recorder, step, weights, state);
     this.#out(recorder, residual, step, this.pipelines.kdaOut, {
       matrix: weights.o,
       from: o,
@@ -181,6 +175,28 @@ export class DecodeBlocks {
       next: this.#afterMixer(layer),
       evenFirst: this.#even,
     });
+  }
+
+  /** Gates and delta rule: of several rows the gates first. */
+  #advance(
+    recorder: Recorder,
+    { decodeCount: rowCount, singles: rows }: StepBuffers,
+    weights: KdaWeights,
+    state: KdaLayerState,
+  ): void {
+    const { kda: shape } = this.shape;
+    const { several, kdaStep } = this.pipelines;
+    const mixed = read(this.buffers.mixed);
+    const buffers = { mixed, rows, state: write(state.recurrent), groups: write(this.buffers.o) };
+    const sizes = { rowCount, evenFirst: this.#even };
+    if (several === null || rowCount < SEVERAL_ROWS) {
+      return decodeKdaStep(recorder, kdaStep, weights, buffers, shape, sizes);
+    }
+    const { gates } = this.buffers;
+    const written = { mixed, gates: write(gates) };
+    decodeKdaGates(recorder, several.kdaGates, weights, written, shape, rowCount);
+    const all = { ...buffers, gates: read(gates) };
+    decodeKdaUpdate(recorder, several.kdaUpdate, weights, all, shape, sizes);
   }
 
   mla(

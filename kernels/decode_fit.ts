@@ -1,5 +1,7 @@
 /** Which models the fused kernels for sequences with one row take. */
 import { decodeAttentionBytes } from "./decode_attention.ts";
+import { decodeKdaGatesBytes } from "./decode_kda_gates.ts";
+import { decodeKdaStepBytes } from "./decode_kda_step.ts";
 import { type RowFormat, type RowStorage, rowStorage } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { isGrouped, type Matrix } from "./matrix.ts";
@@ -59,13 +61,18 @@ export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): Deco
   if (maxComputeInvocationsPerWorkgroup < THREADS_MAX) return null;
   const blocks = Math.ceil(moe.expertCount / 32);
   const choiceBytes = blocks * (4 * 32 + 12 * moe.expertsPerToken);
-  const needed = Math.max(WORKGROUP_BYTES + choiceBytes, decodeAttentionBytes(shape.mla));
-  if (needed > maxComputeWorkgroupStorageSize) return null;
   const { large, small } = matricesOf(shape, table);
   const storages = storagesOf(large);
   if (storages === null) return null;
   const ranks = ranksOf(shape, table);
   if (ranks === null) return null;
+  const needed = Math.max(
+    WORKGROUP_BYTES + choiceBytes,
+    decodeAttentionBytes(shape.mla),
+    decodeKdaStepBytes(kda.keyDim, ranks),
+    decodeKdaGatesBytes(ranks),
+  );
+  if (needed > maxComputeWorkgroupStorageSize) return null;
   const all = Object.values(small).flat();
   if (all.some(({ spec, parts }) => isGrouped(spec.format) || parts.length !== 1)) return null;
   const [kvB = "f32", ...others] = new Set(small.kvB.map(({ spec }) => spec.format as FloatFormat));

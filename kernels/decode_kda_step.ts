@@ -1,3 +1,4 @@
+import { LOW_LANES, segmentsOf } from "./decode_kda_gates.ts";
 import source from "./decode_kda_step.wgsl" with { type: "text" };
 import { floatPieces, groupLiterals, groupPieces, pieces, type RowFormat } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
@@ -20,10 +21,10 @@ const PARAMS = {
 } as const;
 
 /** Value channels of one workgroup. */
-const COLUMNS = 32;
-/** Threads that share a column. */
+export const STEP_COLUMNS = 32;
+/** Partial sums over key channels; threads that share a column. */
 const PARTS = 16;
-const THREADS = COLUMNS * PARTS;
+const THREADS = STEP_COLUMNS * PARTS;
 
 export type DecodeKdaStepPipeline = Pipeline<typeof PARAMS>;
 
@@ -34,33 +35,41 @@ export const decodeKdaStepKernel = defineKernel({
   params: PARAMS,
 });
 
+/** Literals of lib/kda_keys.wgsl. */
+export function kdaKeyLiterals(keyDim: number): Record<string, number> {
+  return { PARTS, KEY_PART: keyDim / PARTS, SQUARE_TURNS: keyDim / 16 };
+}
+
+/** Bytes of workgroup memory, groups included, for f_b and g_b of so many columns. */
+export function decodeKdaStepBytes(keyDim: number, ranks: readonly [number, number]): number {
+  const [rankSegments, gateSegments] = segmentsOf(ranks);
+  const floats = 3 * keyDim + STEP_COLUMNS + LOW_LANES * (keyDim + 40) + 2 * THREADS;
+  return 4 * floats + 80 * (rankSegments + gateSegments) + 12 * STEP_COLUMNS;
+}
+
 /** `main`: of the matrix that follows; `keyDim`: a multiple of 32; the rest: of f_b and g_b. */
 export function compileDecodeKdaStep(
   gpu: Gpu,
   main: RowFormat,
   gateFormat: FloatFormat,
   keyDim: number,
-  [rank, gateRank]: readonly [number, number],
+  ranks: readonly [number, number],
 ): Promise<DecodeKdaStepPipeline> {
   const preludes = [
     ...floatPieces(gateFormat),
     ...groupPieces(main),
-    ...pieces("x_group", "sigmoid", "softplus", "kda_step_parts"),
+    ...pieces("x_group", "sigmoid", "softplus", "low_rank", "kda_keys", "kda_step_parts"),
   ];
-  // A model without KDA layers has no ranks, and arrays of WGSL no zero size.
-  const rankSegments = Math.max(1, segmentCount(rank));
-  const gateSegments = Math.max(1, segmentCount(gateRank));
-  const rankLanes = Math.max(1, Math.floor(THREADS / keyDim));
+  const [rankSegments, gateSegments] = segmentsOf(ranks);
   const literals = {
-    PARTS,
-    KEY_PART: keyDim / PARTS,
+    ...kdaKeyLiterals(keyDim),
+    LOW_LANES,
     RANK_SEGMENTS: rankSegments,
     GATE_SEGMENTS: gateSegments,
-    RANK_LANES: rankLanes,
-    RANK_TURNS: Math.ceil(keyDim * rankLanes / THREADS),
-    RANK_STEPS: Math.ceil(rankSegments / rankLanes),
-    GATE_STEPS: Math.ceil(gateSegments / PARTS),
-    ...groupLiterals(main, COLUMNS),
+    RANK_TURNS: Math.ceil(keyDim * LOW_LANES / THREADS),
+    RANK_STEPS: Math.ceil(rankSegments / LOW_LANES),
+    GATE_STEPS: Math.ceil(gateSegments / LOW_LANES),
+    ...groupLiterals(main, STEP_COLUMNS),
   };
   return decodeKdaStepKernel.compile(gpu, {}, preludes, literals);
 }
@@ -80,7 +89,7 @@ export interface DecodeKdaStepBuffers {
 export function decodeKdaStep(
   recorder: Recorder,
   pipeline: DecodeKdaStepPipeline,
-  weights: KdaWeights,
+  weights: Pick<KdaWeights, "fB" | "gB" | "aLog" | "dtBias" | "oNorm">,
   { mixed, rows, state, groups }: DecodeKdaStepBuffers,
   { headCount, keyDim, valueDim }: KdaShape,
   { rowCount, evenFirst }: {
@@ -93,7 +102,7 @@ export function decodeKdaStep(
   const rank = weights.fB.spec.columns;
   const gateRank = weights.gB.spec.columns;
   const segmentBytes = weights.fB.strideBytes / segmentCount(rank);
-  const slices = valueDim / COLUMNS;
+  const slices = valueDim / STEP_COLUMNS;
   recorder.dispatch(
     pipeline,
     [mixed, read(fB.buffer), read(aLog!.buffer), rows, state, groups],

@@ -15,7 +15,8 @@
 //               of o
 //
 // One workgroup: 32 value channels of one head of one row; thread = 32 part + column, and part p
-// takes key channels [p KEY_PART, (p + 1) KEY_PART). Loops: 5 KEY_DIM / THREADS + ranks turns.
+// takes key channels [p KEY_PART, (p + 1) KEY_PART). A row's bits are those that it gets from
+// decode_kda_gates.wgsl and decode_kda_update.wgsl. Loops: 2 KEY_DIM / THREADS + ranks turns.
 
 struct Params {
   head_count: u32,
@@ -27,8 +28,6 @@ struct Params {
   norm_start: u32,
   even_first: u32,
 }
-
-const L2_EPSILON: f32 = 1e-6;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> mixed: array<f32>;
@@ -58,57 +57,52 @@ fn main(
   for (var i = 0u; i < KEY_PART; i++) {
     s[i] = state[first + i * params.value_dim];
   }
+  let w = low_weights(thread, head * KEY_DIM,
+    params.gate_start + (head * params.value_dim + slice * 32u) * GATE_SEGMENTS);
   let values = start + 2u * keys + head * params.value_dim;
   let low_start = start + 2u * keys + params.head_count * params.value_dim;
   let v = mixed[values + column];
   let write_strength = mixed[low_start + 16u * (RANK_SEGMENTS + GATE_SEGMENTS) + head];
-  let rate = exp(vectors[head]);
   let norm = vectors[params.norm_start + column];
   for (var i = thread; i < 16u * (RANK_SEGMENTS + GATE_SEGMENTS); i += THREADS) {
-    low[i / 4u][i % 4u] = mixed[low_start + i];
+    low[low_quad(i)][i % 4u] = mixed[low_start + i];
   }
   for (var d = thread; d < KEY_DIM; d += THREADS) {
     q[d] = mixed[start + head * KEY_DIM + d];
     k[d] = mixed[start + keys + head * KEY_DIM + d];
   }
   workgroupBarrier();
-  leave_parts(thread, head * KEY_DIM,
-    params.gate_start + (head * params.value_dim + slice * 32u) * GATE_SEGMENTS);
+  leave_squares(thread);
+  leave_parts(thread, w);
   workgroupBarrier();
   for (var d = thread; d < KEY_DIM; d += THREADS) {
-    let a = vectors[params.bias_start + head * KEY_DIM + d] + decay_sum(d);
-    r[d] = exp(-rate * softplus(a));
-  }
-  let q_factor = 1.0 / sqrt(squares_of(0u) + L2_EPSILON) / sqrt(f32(KEY_DIM));
-  let k_factor = 1.0 / sqrt(squares_of(1u) + L2_EPSILON);
-  var gate = 0.0;
-  if (thread < 32u) {
-    gate = gate_sum(thread);
+    let bias = vectors[params.bias_start + head * KEY_DIM + d];
+    r[d] = retention(vectors[head], bias + decay_sum(d));
   }
   workgroupBarrier();
   var predicted = 0.0;
   // @unroll
   for (var i = 0u; i < KEY_PART; i++) {
     s[i] *= r[part * KEY_PART + i];
-    predicted = fma(s[i], k[part * KEY_PART + i] * k_factor, predicted);
+    predicted = fma(s[i], k[part * KEY_PART + i], predicted);
   }
   column_parts[thread] = predicted;
   workgroupBarrier();
-  let error = sigmoid(write_strength) * (v - column_sum(thread % 32u));
+  let factor = k_factor();
+  let error = sigmoid(write_strength) * fma(-factor, column_sum(0u, thread % 32u), v);
   var output = 0.0;
   // @unroll
   for (var i = 0u; i < KEY_PART; i++) {
-    s[i] = fma(k[part * KEY_PART + i] * k_factor, error, s[i]);
+    s[i] = fma(k[part * KEY_PART + i], factor * error, s[i]);
     state[first + i * params.value_dim] = s[i];
-    output = fma(s[i], q[part * KEY_PART + i] * q_factor, output);
+    output = fma(s[i], q[part * KEY_PART + i], output);
   }
-  workgroupBarrier();
-  column_parts[thread] = output;
+  column_parts[THREADS + thread] = output;
   workgroupBarrier();
   var y = 0.0;
   if (thread < 32u) {
-    output = column_sum(thread);
-    y = output * norm * sigmoid(gate);
+    output = column_sum(THREADS, thread) * q_factor();
+    y = output * norm * sigmoid(gate_sum(thread));
   }
   let place = group_place(row, group.x, params.head_count * params.slices);
   store_group(thread, thread < 32u, y, output * output, place, params.even_first != 0u);

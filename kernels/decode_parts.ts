@@ -10,8 +10,10 @@ import { compileDecodeDown, type DecodeDownPipeline } from "./decode_down.ts";
 import { compileDecodeEmbed, type DecodeEmbedPipeline } from "./decode_embed.ts";
 import { compileDecodeExperts, type DecodeExpertsPipeline, EXPERT_ROWS } from "./decode_experts.ts";
 import type { DecodeFormats } from "./decode_fit.ts";
+import { compileDecodeKdaGates, type DecodeKdaGatesPipeline } from "./decode_kda_gates.ts";
 import { compileDecodeKdaIn, type DecodeKdaInPipeline } from "./decode_kda_in.ts";
 import { compileDecodeKdaStep, type DecodeKdaStepPipeline } from "./decode_kda_step.ts";
+import { compileDecodeKdaUpdate, type DecodeKdaUpdatePipeline } from "./decode_kda_update.ts";
 import { compileDecodeMlaIn, type DecodeMlaInPipeline } from "./decode_mla_in.ts";
 import { compileDecodeOut, type DecodeOutPipeline } from "./decode_out.ts";
 import { activationGroups, type RowFormat, type RowStorage } from "./decode_shape.ts";
@@ -32,7 +34,7 @@ import type { Capacity, ModelShape, WeightFormat } from "./types.ts";
 
 /** Softmaxes of splits that are held at once; a step's rows go through in batches of this size. */
 const SPLIT_BYTES = 64 << 20;
-/** From here on two more dispatches a mixture of experts pay off. */
+/** From here on two more dispatches a mixture of experts pay off, and one more a KDA layer. */
 export const SEVERAL_ROWS = 4;
 
 export interface DecodePipelines {
@@ -53,8 +55,10 @@ export interface DecodePipelines {
   readonly several: SeveralPipelines | null;
 }
 
-/** For steps with SEVERAL_ROWS or more, whose rows go by experts. */
+/** For steps with SEVERAL_ROWS or more, whose rows share their gates' weights and go by experts. */
 export interface SeveralPipelines {
+  readonly kdaGates: DecodeKdaGatesPipeline;
+  readonly kdaUpdate: DecodeKdaUpdatePipeline;
   readonly choose: DecodeChoosePipeline;
   readonly group: GroupTokensPipeline;
   readonly denseUp: DecodeExpertsPipeline;
@@ -68,6 +72,8 @@ export interface DecodeBuffers {
   readonly scaled: GPUBuffer;
   /** f32 [sequences][q | k | v | f_a | g_a | b]. */
   readonly mixed: GPUBuffer;
+  /** f32 [sequences][retentions [H dk] | output gates [H dv]]. */
+  readonly gates: GPUBuffer;
   /** Groups of a mixer's output. */
   readonly o: GPUBuffer;
   /** Groups [sequences][choices][width] of a feed-forward block. */
@@ -98,10 +104,11 @@ export async function compileDecode(
   gpu: Gpu,
   shape: ModelShape,
   { pageTokens, pagesPerSequence, latentFormat, sequences }: Capacity,
-  { main, large, low, gates, kvA, kvB, router, ranks }: DecodeFormats,
+  formats: DecodeFormats,
   { choices, stackSize }: ExpertCounts,
   embedFormat: WeightFormat,
 ): Promise<DecodePipelines> {
+  const { main, large, low, gates, kvA, kvB, router, ranks } = formats;
   const { hiddenSize: hidden, kda, mla, moe, denseIntermediateSize } = shape;
   const tokens = pageTokens * pagesPerSequence;
   const out = (matrix: RowStorage, columns: number, headDim: number) =>
@@ -127,17 +134,19 @@ export async function compileDecode(
   const mlaPipelines = { mlaIn, absorb, attention, values, mlaOut };
   const several = sequences < SEVERAL_ROWS
     ? null
-    : await compileSeveral(gpu, shape, large, Math.max(1, stackSize));
+    : await compileSeveral(gpu, shape, formats, Math.max(1, stackSize));
   return { ...kdaPipelines, ...mlaPipelines, denseUp, denseDown, moeUp, moeDown, several };
 }
 
 async function compileSeveral(
   gpu: Gpu,
-  { hiddenSize: hidden, moe }: ModelShape,
-  { denseUp, moeUp }: DecodeFormats["large"],
+  { hiddenSize: hidden, kda, moe }: ModelShape,
+  { main, large: { denseUp, moeUp }, gates, ranks }: DecodeFormats,
   stackSize: number,
 ): Promise<SeveralPipelines> {
   return {
+    kdaGates: await compileDecodeKdaGates(gpu, gates, kda.keyDim, ranks),
+    kdaUpdate: await compileDecodeKdaUpdate(gpu, main, kda.keyDim),
     choose: await compileDecodeChoose(gpu, moeUp.format, hidden, moe),
     group: await compileGroupTokens(gpu, stackSize),
     denseUp: await compileDecodeExperts(gpu, denseUp, hidden, false),
@@ -166,13 +175,14 @@ export function allocateDecode(
   const groups = (label: string, columns: number) =>
     activationGroups(gpu, `decode ${label}`, rows, columns, main);
   const floats = (label: string, count: number) => scratch(gpu, `decode ${label}`, rows * count);
-  const { mixed, values } = kdaWidths(kda);
+  const { mixed, keys, values } = kdaWidths(kda);
   const projected = mla.headCount * (mla.nopeDim + mla.sharedKeyDim) + mla.latentDim +
     mla.sharedKeyDim;
   return {
     x: groups("x", hidden),
     scaled: floats("x, f32", hidden),
     mixed: floats("KDA projections", mixed + kda.keyDim + kda.valueDim + kda.headCount),
+    gates: floats("KDA gates", keys + values),
     o: groups("mixer output", Math.max(values, mla.headCount * mla.valueDim)),
     h: groups("hidden", Math.max(choices * moe.intermediateSize, denseIntermediateSize)),
     chosen: floats("chosen experts", 2 * choices),

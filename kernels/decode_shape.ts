@@ -5,6 +5,7 @@ import activationGroup from "./lib/activation_group.wgsl" with { type: "text" };
 import decodeSplits from "./lib/decode_splits.wgsl" with { type: "text" };
 import chooseExperts from "./lib/choose_experts.wgsl" with { type: "text" };
 import attentionTile from "./lib/decode_attention_tile.wgsl" with { type: "text" };
+import kdaKeys from "./lib/kda_keys.wgsl" with { type: "text" };
 import kdaStepParts from "./lib/kda_step_parts.wgsl" with { type: "text" };
 import decodeIn from "./lib/decode_in.wgsl" with { type: "text" };
 import floatGroup from "./lib/float_group.wgsl" with { type: "text" };
@@ -12,6 +13,7 @@ import fp8Rows from "./lib/fp8_rows.wgsl" with { type: "text" };
 import matrixRows from "./lib/matrix_rows.wgsl" with { type: "text" };
 import floatRows from "./lib/float_rows.wgsl" with { type: "text" };
 import laneRows from "./lib/lane_rows.wgsl" with { type: "text" };
+import lowRank from "./lib/low_rank.wgsl" with { type: "text" };
 import limbs from "./lib/limbs.wgsl" with { type: "text" };
 import nan from "./lib/nan.wgsl" with { type: "text" };
 import orderKey from "./lib/order_key.wgsl" with { type: "text" };
@@ -51,6 +53,7 @@ const SOURCES = {
   activation_group: activationGroup,
   choose_experts: chooseExperts,
   decode_attention_tile: attentionTile,
+  kda_keys: kdaKeys,
   kda_step_parts: kdaStepParts,
   decode_in: decodeIn,
   decode_splits: decodeSplits,
@@ -60,6 +63,7 @@ const SOURCES = {
   matrix_rows: matrixRows,
   lane_rows: laneRows,
   limbs,
+  low_rank: lowRank,
   nan,
   order_key: orderKey,
   plain_scale: plainScale,

@@ -37,10 +37,13 @@ export interface WorkStep {
 
 /** For few rows, and for several. */
 const UP = ["decode_up", "decode_experts"];
+/** For several rows, whose gates are computed before, and for few. */
+const UPDATE = ["decode_kda_update", "decode_kda_step"];
 /** Kernels of sequences with one row, by the weights that they read; the first that ran. */
 const FUSED: readonly (readonly [RegExp, ...string[]])[] = [
   [/^kda\.([qkvb]|f_a|g_a|[qkv]_conv)$/, "decode_kda_in"],
-  [/^kda\.(f_b|g_b|a_log|dt_bias|o_norm)$/, "decode_kda_step"],
+  [/^kda\.(f_b|g_b|a_log|dt_bias)$/, "decode_kda_gates", "decode_kda_step"],
+  [/^kda\.o_norm$/, ...UPDATE],
   [/^(kda\.o|mla\.o|dense\.down|moe\.router)$/, "decode_out"],
   [/^mla\.(q|kv_a)$/, "decode_mla_in"],
   [/^(dense|moe|shared)\.(gate|up)$/, ...UP],
@@ -153,7 +156,7 @@ function addKda(work: WorkTable, { shape, sequences }: WorkStep): void {
   const count = layers * sequences.length;
   work.add(["decode_kda_in", "short_conv"], { bytes: count * (read + written) * tails });
   const single = layers * sequences.filter(({ rowCount }) => rowCount === 1).length;
-  work.add(["decode_kda_step", "kda_step"], {
+  work.add([...UPDATE, "kda_step"], {
     bytes: single * (read + written) * state,
     floatOperations: single * 7 * state,
   });

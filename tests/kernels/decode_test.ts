@@ -1,9 +1,10 @@
 /**
  * The fused kernels for sequences with one row (decode_embed, decode_prepare, decode_kda_in,
  * decode_kda_step, decode_out, decode_mla_in, decode_absorb, decode_attention, decode_values,
- * decode_up, decode_down, decode_head; of several rows decode_choose and decode_experts), block by
- * block, against the reference in f64, which rounds what q8 and q4 weights multiply, and against
- * the generic kernels, which round alike and have references of their own.
+ * decode_up, decode_down, decode_head; of several rows decode_kda_gates, decode_kda_update,
+ * decode_choose and decode_experts), block by block, against the reference in f64, which rounds
+ * what q8 and q4 weights multiply, and against the generic kernels, which round alike and have
+ * references of their own.
  */
 import assert from "node:assert";
 import { normalizedError } from "../reference/compare.ts";

@@ -54,6 +54,15 @@ Deno.test("kernelWork() counts a step of two single rows through the fused kerne
     decode_experts: found["decode_up"],
     decode_down: found["decode_down"],
   });
+  const several = ["decode_up", "decode_kda_gates", "decode_kda_update", "decode_kda_step"];
+  const [gates, states] = [2 * 2 * 32 * 32 + 4 * (1 + 32), 2 * 8 * 32 * 32];
+  assert.deepEqual(workOf("q4", several, step), {
+    decode_up: found["decode_up"],
+    // f_b g_b in bf16; A_log, dt_bias.
+    decode_kda_gates: [gates, 0, 2 * 2 * 2 * 32 * 32],
+    // o_norm; states of two sequences read and written.
+    decode_kda_update: [4 * 32 + states, 0, 2 * 7 * 32 * 32],
+  });
   // q4: a row of 64 columns has 32 bytes and 4 of scales, of 96 columns 48 and 8 (padded).
   assert.deepEqual(found, {
     // q k v; f_a g_a b in bf16; taps; tails of two sequences read and written.
