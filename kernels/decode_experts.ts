@@ -31,7 +31,7 @@ const PARAMS = {
 } as const;
 
 /** Most rows of one expert that a workgroup takes. */
-export const EXPERT_ROWS = 4;
+export const EXPERT_ROWS = 2;
 /** Channels of one workgroup, and how many of them a thread takes. */
 const TILE = 64;
 const STEPS = 4;

@@ -47,7 +47,7 @@ export interface RowStorage {
  * Groups of fp8 whose loads a thread has under way: its activations take eight times the registers
  * of integers.
  */
-const FP8_CHUNK = 4;
+const FP8_CHUNK = 2;
 
 const SOURCES = {
   activation_group: activationGroup,

@@ -7,6 +7,7 @@
  * are joined as they are, or the matrices are not.
  */
 import type { DecodeFormats } from "./decode_fit.ts";
+import { rowStorage } from "./decode_shape.ts";
 import type { DenseWeights, GatedWeights, MoeWeights } from "./feed_forward.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import type { Recorder } from "./gpu/recorder.ts";
@@ -148,11 +149,16 @@ export class WeightTable {
     return matrix;
   }
 
-  /** Formats of the matrices that are used one at a time (false) or in stacks of experts (true). */
+  /**
+   * Formats of the matrices that rows are projected by, one at a time (false) or in stacks of
+   * experts (true); without those that only have kernels of their own.
+   */
   formats(stacks: boolean): Set<WeightFormat> {
     const isStack = /\.moe\.(gate|up|gate_up|down)$/;
-    const matrices = [...this.#matrices.values()].filter(({ spec }) =>
-      isStack.test(spec.key) === stacks
+    const isOther = /^embed$|norm$|_conv$|_bias$|_log$|\.kv_b$/;
+    const hasOwnHead = rowStorage(this.get("head")) !== null;
+    const matrices = [...this.#matrices.values()].filter(({ spec: { key } }) =>
+      isStack.test(key) === stacks && !isOther.test(key) && !(hasOwnHead && key === "head")
     );
     return new Set(matrices.map(({ spec }) => spec.format));
   }
