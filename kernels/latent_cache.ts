@@ -39,7 +39,7 @@ export function latentEntryBytes(shape: MlaShape, format: LatentFormat): number 
 export function allocateLatents(gpu: Gpu, shape: MlaShape, capacity: Capacity): GPUBuffer {
   const { pages, pageTokens, latentFormat } = capacity;
   const pageBytes = pageTokens * latentEntryBytes(shape, latentFormat);
-  const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
+  const limit = gpu.bufferBytesMax;
   const fit = Math.floor(limit / pageBytes);
   if (pages > fit) {
     throw new Error(

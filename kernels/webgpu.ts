@@ -75,6 +75,10 @@ export class WebGpuDevice {
     return this.gpu.compilation;
   }
 
+  get bufferBytesMax(): number {
+    return this.gpu.bufferBytesMax;
+  }
+
   get allocatedBytes(): number {
     return this.gpu.allocatedBytes;
   }

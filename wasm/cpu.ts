@@ -55,6 +55,7 @@ export class CpuDevice {
   /** Of the step's logit rows. */
   #masks: readonly (Uint32Array | null)[] = [];
   readonly compilation = { kernels: 0, shaderSeconds: 0, pipelineSeconds: 0 };
+  readonly bufferBytesMax = Infinity;
   #allocatedBytes = 0;
   #destroyed = false;
 

@@ -107,6 +107,11 @@ export class Gpu {
     return this.#allocatedBytes;
   }
 
+  /** Most bytes of a buffer that one binding holds whole. */
+  get bufferBytesMax(): number {
+    return Math.min(this.limits.maxStorageBufferBindingSize, this.limits.maxBufferSize);
+  }
+
   /** Kernels compiled so far. */
   get compilation(): Compilation {
     return { ...this.#compilation };

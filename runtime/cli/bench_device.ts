@@ -4,7 +4,7 @@
  * on a fresh device), which costs the same time as any others.
  */
 import { openDevice } from "../engine/devices.ts";
-import { pageBytes, slotBytes, stepRows } from "../engine/capacity.ts";
+import { pageBytes, pagesMax, slotBytes, stepRows } from "../engine/capacity.ts";
 import { BENCH_CPU_POOL_BYTES_MAX, PAGE_TOKENS } from "../limits.ts";
 import type {
   Compilation,
@@ -82,6 +82,8 @@ export interface BenchModel {
   load(device: Device): Promise<number>;
 }
 
+/** Of steps before the first measurement, no longer than a measurement. */
+const WARM_SECONDS = 1;
 const WARM_STEPS = 3;
 const LEAST_STEPS = 8;
 const LATENT_FORMAT = "f16";
@@ -144,6 +146,7 @@ type Pools = ReturnType<typeof poolsOf>;
 class StepRunner {
   readonly #rows: number;
   #tokens: Uint32Array;
+  #isWarm = false;
   private readonly shape: ModelShape;
 
   constructor(
@@ -203,7 +206,7 @@ class StepRunner {
     const fed = { ...first, feeds: Int32Array.from({ length: batch }, (_, index) => index) };
     const next = this.device.feedsTokens ? fed : first;
     sequences.forEach(({ slot }) => this.device.zeroSlot(slot));
-    await this.#run([first], () => next, () => false, WARM_STEPS);
+    await this.#warmUp(first, next);
     const kernels = await this.#timeKernels(next);
     const began = performance.now();
     const late = () => performance.now() - began >= 1_000 * this.plan.seconds;
@@ -212,6 +215,15 @@ class StepRunner {
     const dispatchesPerStep = this.device.dispatchCount;
     const tokensPerSecond = batch / stepMs * 1_000;
     return { context, batch, tokensPerSecond, stepMs, dispatchesPerStep, cacheBytes, kernels };
+  }
+
+  /** An idle card takes a while until it runs at its full rate; later steps keep it there. */
+  async #warmUp(first: StepPlan, next: StepPlan): Promise<void> {
+    const seconds = this.#isWarm ? 0 : Math.min(WARM_SECONDS, this.plan.seconds);
+    this.#isWarm = true;
+    const began = performance.now();
+    const isCold = () => performance.now() - began < 1_000 * seconds;
+    await this.#run([first], () => next, isCold, WARM_STEPS);
   }
 
   /** A step's kernels one by one, with the work of the experts that it chooses. */
@@ -299,7 +311,9 @@ class StepRunner {
 
   #fits(pools: Pools): boolean {
     const most = this.device.kind === "cpu" ? BENCH_CPU_POOL_BYTES_MAX : Infinity;
-    return this.#bytes(pools) <= Math.min(this.plan.poolBytes, most);
+    const { bufferBytesMax } = this.device;
+    return this.#bytes(pools) <= Math.min(this.plan.poolBytes, most) &&
+      pools.sequences * pools.pages <= pagesMax(this.shape, LATENT_FORMAT, bufferBytesMax);
   }
 
   #bytes({ sequences, pages }: Pools): number {

@@ -29,6 +29,8 @@ export interface CapacityOptions {
   /** Most bytes of everything on the device; undefined: no budget, pages by a rule of thumb. */
   readonly memoryBytes: number | undefined;
   readonly weightBytes: number;
+  /** See Device. */
+  readonly bufferBytesMax: number;
   readonly pieceTokens: number;
   /** Rows of one step, see `stepRows`. */
   readonly stepRows: number;
@@ -54,9 +56,21 @@ export function pageBytes({ mla, layers }: ModelShape, latentFormat: "f16" | "f3
   return PAGE_TOKENS * width * (latentFormat === "f16" ? 2 : 4) * mlaLayers;
 }
 
+/** Most pages that a device can hold, see Device.bufferBytesMax. */
+export function pagesMax(
+  { mla }: ModelShape,
+  latentFormat: "f16" | "f32",
+  bufferBytesMax: number,
+): number {
+  const entryBytes = (latentFormat === "f16" ? 2 : 4) * 4 *
+    Math.ceil((mla.latentDim + mla.sharedKeyDim) / 4);
+  return Math.floor(bufferBytesMax / (PAGE_TOKENS * entryBytes));
+}
+
 /**
  * The capacity to configure a device with. Within a budget: the slots as asked, all else of it
- * becomes pages. Throws DeviceError when one whole context does not fit beside weights and slots.
+ * becomes pages, as many as the device can hold. Throws DeviceError when one whole context does not
+ * fit beside weights and slots.
  */
 export function planCapacity(shape: ModelShape, options: CapacityOptions): Capacity {
   const { slots, contextTokens, latentFormat, pieceTokens } = options;
@@ -65,7 +79,10 @@ export function planCapacity(shape: ModelShape, options: CapacityOptions): Capac
   const logitRowsMin = slots + pieceTokens;
   return {
     slots,
-    pages: pageCount(shape, options),
+    pages: Math.min(
+      pageCount(shape, options),
+      pagesMax(shape, latentFormat, options.bufferBytesMax),
+    ),
     pageTokens: PAGE_TOKENS,
     rows,
     logitRows: Math.max(logitRowsMin, Math.min(rows, logitRowsMax)),
@@ -79,7 +96,7 @@ export function planCapacity(shape: ModelShape, options: CapacityOptions): Capac
 /** Least budget for weights, slots and one whole context, with what a step needs. */
 export function neededBytes(
   shape: ModelShape,
-  options: Omit<CapacityOptions, "memoryBytes" | "pieceTokens" | "stepRows">,
+  options: Omit<CapacityOptions, "memoryBytes" | "pieceTokens" | "stepRows" | "bufferBytesMax">,
 ): number {
   const { slots, contextTokens, latentFormat, weightBytes } = options;
   const context = Math.ceil(contextTokens / PAGE_TOKENS) * pageBytes(shape, latentFormat);

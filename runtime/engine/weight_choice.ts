@@ -19,10 +19,12 @@ export interface ChosenWeights {
 }
 
 /** What has to fit beside the weights, and where. */
-export type Room = Omit<CapacityOptions, "weightBytes" | "pieceTokens" | "stepRows"> & {
-  /** "cpu" or "webgpu". */
-  readonly deviceKind: string;
-};
+export type Room =
+  & Pick<CapacityOptions, "slots" | "contextTokens" | "latentFormat" | "memoryBytes">
+  & {
+    /** "cpu" or "webgpu". */
+    readonly deviceKind: string;
+  };
 
 /** From the most exact on. */
 const BY_QUALITY = ["file", "q8", "q4"] as const;

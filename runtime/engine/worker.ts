@@ -78,6 +78,7 @@ async function start(options: EngineOptions): Promise<void> {
     ...options,
     contextTokens,
     weightBytes,
+    bufferBytesMax: device.bufferBytesMax,
     pieceTokens,
     stepRows: stepRows(device),
   });

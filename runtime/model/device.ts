@@ -308,6 +308,8 @@ export interface Device {
   readonly dispatchCount: number;
   /** All zeros where the device compiles nothing. */
   readonly compilation: Compilation;
+  /** Most bytes of one layer's latents; Infinity where nothing but memory limits them. */
+  readonly bufferBytesMax: number;
   /** Bytes that `declare` and `configure` allocated; constant afterwards. */
   readonly allocatedBytes: number;
   /** Releases everything. The device can't be used afterwards. */

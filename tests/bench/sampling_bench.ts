@@ -89,6 +89,7 @@ async function benchDecode(directory: string): Promise<void> {
     latentFormat: "f16",
     memoryBytes: undefined,
     weightBytes: folder.weightBytes,
+    bufferBytesMax: device.bufferBytesMax,
     pieceTokens,
   });
   await device.configure(capacity);

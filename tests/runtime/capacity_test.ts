@@ -20,6 +20,7 @@ const OPTIONS = {
   latentFormat: "f16",
   memoryBytes: undefined,
   weightBytes: 30e9,
+  bufferBytesMax: 2 ** 31 - 4,
   pieceTokens: 16,
   stepRows: 128,
 } as const;
@@ -45,6 +46,8 @@ Deno.test("planCapacity turns what a budget leaves into pages, and refuses too s
   assert.ok(used <= 36e9 && used > 36e9 - pageBytes(SHAPE, "f16"));
   const most = planCapacity(SHAPE, { ...OPTIONS, memoryBytes: 400e9 });
   assert.equal(most.pages, 8 * 2_048, "no more than all slots can use");
+  const cut = planCapacity(SHAPE, { ...OPTIONS, memoryBytes: 400e9, bufferBytesMax: 256e6 });
+  assert.equal(cut.pages, Math.floor(256e6 / (64 * 576 * 2)), "no more than a buffer holds");
   const refused = (memoryBytes: number) => () => planCapacity(SHAPE, { ...OPTIONS, memoryBytes });
   assert.throws(refused(33e9), (error) => {
     assert.ok(error instanceof DeviceError);

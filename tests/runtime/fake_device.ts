@@ -63,6 +63,7 @@ export class FakeDevice implements Device {
   readonly dispatchCount = 0;
   readonly allocatedBytes = 0;
   readonly compilation = { kernels: 0, shaderSeconds: 0, pipelineSeconds: 0 };
+  readonly bufferBytesMax = Infinity;
   readonly zeroed: number[] = [];
   /** Rows of each step, for tests of the schedule. */
   readonly stepRows: number[] = [];

@@ -102,6 +102,7 @@ export class HashDevice implements Device {
   readonly isSoftware = false;
   readonly allocatedBytes = 0;
   readonly compilation = { kernels: 0, shaderSeconds: 0, pipelineSeconds: 0 };
+  readonly bufferBytesMax = Infinity;
   readonly dispatchCount = 0;
   readonly #slots: Slot[];
   /** State after each position, where the page table says. */
