@@ -49,6 +49,13 @@ function deviceOption(): Option {
   ).choices(["auto", "webgpu", "cpu"]).default("auto").env("KEDGE_DEVICE");
 }
 
+function tuningOption(): Option {
+  return new Option(
+    "--tuning <file>",
+    "shapes of the webgpu device's kernels, as JSON (default: by the adapter's class)",
+  ).env("KEDGE_TUNING").argParser(nonEmpty);
+}
+
 function weightsOption(): Option {
   return new Option(
     "-w, --weights <format>",
@@ -61,6 +68,7 @@ function addServe(program: Command): void {
     .description("Serve a model over HTTP, with the OpenAI API")
     .addOption(modelOption())
     .addOption(deviceOption())
+    .addOption(tuningOption())
     .addOption(weightsOption())
     .addOption(
       new Option("--host <address>", "address to listen on; only this machine unless changed")
@@ -158,6 +166,7 @@ function addRun(program: Command): void {
     .argument("<prompt>", "what to say to the model")
     .addOption(modelOption())
     .addOption(deviceOption())
+    .addOption(tuningOption())
     .addOption(weightsOption())
     .addOption(
       new Option("-n, --max-tokens <count>", "most tokens to generate (default: what fits)")
@@ -180,6 +189,7 @@ function addBench(program: Command): void {
     .description("Measure this machine with a model and print a table")
     .addOption(modelOption())
     .addOption(deviceOption())
+    .addOption(tuningOption())
     .addOption(weightsOption())
     .addOption(
       new Option("--memory <size>", "most memory of the device, as 76G").argParser(byteSize),

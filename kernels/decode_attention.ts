@@ -3,6 +3,7 @@ import { pieces } from "./decode_shape.ts";
 import { checkLoops, checkWorkgroupMemory } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import type { Tuning } from "./gpu/tuning.ts";
 import type { BufferUse, Recorder } from "./gpu/recorder.ts";
 import { type LatentFormat, latentPrelude, latentQuads } from "./latent_cache.ts";
 import { valueQuads } from "./mla_attention.ts";
@@ -18,19 +19,19 @@ const PARAMS = {
   scale: "f32",
 } as const;
 
-/** Heads of a workgroup, a multiple of 8, and positions that it works on at a time, 4 or 8. */
-const HEADS = 16;
-const POSITIONS = 4;
 /** Slices of a head's query; a thread holds one of four heads. */
 const SLICES = 32;
-const THREADS = SLICES * HEADS / 4;
 /** Quads of z over which a head's threads are spread. */
 const VALUE_LANES = 64;
 /** SPLITS and SPLIT_TOKENS_MIN of lib/decode_splits.wgsl. */
 export const DECODE_SPLITS = 128;
 const SPLIT_TOKENS_MIN = 32;
 
-export type DecodeAttentionPipeline = Pipeline<typeof PARAMS>;
+export interface DecodeAttentionPipeline {
+  readonly pipeline: Pipeline<typeof PARAMS>;
+  /** Of a workgroup. */
+  readonly heads: number;
+}
 
 export const decodeAttentionKernel = defineKernel({
   name: "decode_attention",
@@ -40,30 +41,38 @@ export const decodeAttentionKernel = defineKernel({
 });
 
 /** Bytes of workgroup memory of a model's kernel. */
-export function decodeAttentionBytes(shape: MlaShape): number {
+export function decodeAttentionBytes(
+  shape: MlaShape,
+  { heads, positions }: Tuning["attention"],
+): number {
   const tileBytes = 16 * SLICES * Math.ceil(latentQuads(shape) / SLICES);
-  const partialBytes = 4 * HEADS * (SLICES + 1);
-  const scoreBytes = 4 * HEADS;
-  const weightBytes = 4 * HEADS;
-  return POSITIONS * (tileBytes + partialBytes + scoreBytes + weightBytes) + 4 * HEADS;
+  const partialBytes = 4 * heads * (SLICES + 1);
+  const scoreBytes = 4 * heads;
+  const weightBytes = 4 * heads;
+  return positions * (tileBytes + partialBytes + scoreBytes + weightBytes) + 4 * heads;
 }
 
 /** `tokens`: the longest context. Throws where the adapter is too small for the model. */
-export function compileDecodeAttention(
+export async function compileDecodeAttention(
   gpu: Gpu,
   shape: MlaShape,
   format: LatentFormat,
   tokens: number,
 ): Promise<DecodeAttentionPipeline> {
   const quads = latentQuads(shape);
-  const lanes = THREADS / POSITIONS;
-  checkWorkgroupMemory("decode_attention", decodeAttentionBytes(shape), gpu.limits);
+  const { heads, positions } = gpu.tuning.numbers.attention;
+  const lanes = SLICES * heads / 4 / positions;
+  checkWorkgroupMemory(
+    "decode_attention",
+    decodeAttentionBytes(shape, { heads, positions }),
+    gpu.limits,
+  );
   const splitTokens = Math.ceil(Math.ceil(tokens / SPLIT_TOKENS_MIN) / DECODE_SPLITS) *
     SPLIT_TOKENS_MIN;
-  checkLoops("decode_attention", Math.ceil(splitTokens / POSITIONS));
+  checkLoops("decode_attention", Math.ceil(splitTokens / positions));
   const literals = {
-    POSITIONS,
-    HEAD_QUADS: HEADS / 4,
+    POSITIONS: positions,
+    HEAD_QUADS: heads / 4,
     QUAD_ROWS: Math.ceil(quads / SLICES),
     FULL_ROWS: Math.floor(quads / SLICES),
     VALUE_ROWS: Math.ceil(valueQuads(shape) / VALUE_LANES),
@@ -71,7 +80,7 @@ export function compileDecodeAttention(
     LOADS: Math.ceil(quads / lanes),
   };
   const preludes = [latentPrelude(format), ...pieces("decode_splits", "decode_attention_tile")];
-  return decodeAttentionKernel.compile(gpu, {}, preludes, literals);
+  return { pipeline: await decodeAttentionKernel.compile(gpu, {}, preludes, literals), heads };
 }
 
 export interface DecodeAttentionBuffers {
@@ -97,7 +106,7 @@ export function splitsUpTo(lastPosition: number): number {
 /** Attention of rows [rowStart, + rowCount), each over positions up to its own. */
 export function decodeAttention(
   recorder: Recorder,
-  pipeline: DecodeAttentionPipeline,
+  { pipeline, heads }: DecodeAttentionPipeline,
   { absorbed, latents, rows, pages, sums, maxima }: DecodeAttentionBuffers,
   shape: MlaShape,
   sizes: {
@@ -121,6 +130,6 @@ export function decodeAttention(
       splits: sizes.splits,
       scale: 1 / Math.sqrt(nopeDim + sharedKeyDim),
     },
-    [sizes.splits * Math.ceil(headCount / HEADS), sizes.rowCount],
+    [sizes.splits * Math.ceil(headCount / heads), sizes.rowCount],
   );
 }

@@ -25,9 +25,8 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
+/** Threads a row in each of the parts that share the choices. */
 const LANES = 8;
-/** Parts of a workgroup that share the choices; each has LANES threads a row. */
-const CHOICE_PARTS = 3;
 
 export type DecodeDownPipeline = Pipeline<typeof PARAMS>;
 
@@ -50,13 +49,14 @@ export function compileDecodeDown(
     ...groupPieces(down.format),
     ...pieces("plain_scale", "residual_end"),
   ];
+  const { parts } = gpu.tuning.numbers.down;
   const literals = {
     ...rowLiterals(down, width, { lanes: LANES }),
     ...groupLiterals(down.format, OUT_TILE),
     CHOICES: choices,
-    CHOICE_PARTS,
-    PART_CHOICES: Math.ceil(choices / CHOICE_PARTS),
-    ROW_PARTS: CHOICE_PARTS,
+    CHOICE_PARTS: parts,
+    PART_CHOICES: Math.ceil(choices / parts),
+    ROW_PARTS: parts,
   };
   return decodeDownKernel.compile(gpu, {}, preludes, literals);
 }

@@ -8,7 +8,6 @@ import {
   rowPieces,
   type RowStorage,
 } from "./decode_shape.ts";
-import { UP_LANES } from "./decode_up.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { spread } from "./gpu/groups.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
@@ -30,14 +29,13 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-/** Most rows of one expert that a workgroup takes. */
-export const EXPERT_ROWS = 2;
-/** Channels of one workgroup, and how many of them a thread takes. */
-const TILE = 64;
-const STEPS = 4;
-const THREADS = TILE / STEPS * UP_LANES;
-
-export type DecodeExpertsPipeline = Pipeline<typeof PARAMS>;
+export interface DecodeExpertsPipeline {
+  readonly pipeline: Pipeline<typeof PARAMS>;
+  /** Most rows of one expert that a workgroup takes. */
+  readonly itemRows: number;
+  /** Channels of one workgroup. */
+  readonly tile: number;
+}
 
 export const decodeExpertsKernel = defineKernel({
   name: "decode_experts",
@@ -47,7 +45,7 @@ export const decodeExpertsKernel = defineKernel({
 });
 
 /** `isGrouped`: rows go by experts, else all meet one matrix. `columns`: the hidden size. */
-export function compileDecodeExperts(
+export async function compileDecodeExperts(
   gpu: Gpu,
   gateUp: RowStorage,
   columns: number,
@@ -58,23 +56,26 @@ export function compileDecodeExperts(
     ...groupPieces(gateUp.format),
     ...pieces("plain_scale", "sigmoid", "row_norm"),
   ];
+  const { up: { lanes }, experts: { rows: itemRows, tile, steps } } = gpu.tuning.numbers;
+  const threads = tile / steps * lanes;
   const literals = {
-    ...rowLiterals(gateUp, columns, { lanes: UP_LANES, rows: 2 * STEPS, xRows: EXPERT_ROWS }),
-    ...normLiterals(columns, THREADS),
-    ...groupLiterals(gateUp.format, THREADS),
-    TILE_ROWS: TILE,
-    ROW_STEPS: STEPS,
-    ROW_PARTS: 2 * EXPERT_ROWS,
-    OUTPUT_TURNS: TILE * EXPERT_ROWS / THREADS,
+    ...rowLiterals(gateUp, columns, { lanes, rows: 2 * steps, xRows: itemRows }),
+    ...normLiterals(columns, threads),
+    ...groupLiterals(gateUp.format, threads),
+    TILE_ROWS: tile,
+    ROW_STEPS: steps,
+    ROW_PARTS: 2 * itemRows,
+    OUTPUT_TURNS: tile * itemRows / threads,
     GROUPED: isGrouped ? 1 : 0,
   };
-  return decodeExpertsKernel.compile(gpu, {}, preludes, literals);
+  const pipeline = await decodeExpertsKernel.compile(gpu, {}, preludes, literals);
+  return { pipeline, itemRows, tile };
 }
 
 export interface DecodeExpertsBuffers {
   /** read: activation groups [rowCount][X_QUADS][groups]. */
   readonly x: BufferUse;
-  /** read: `Grouping.order` and `Grouping.tiles`, of EXPERT_ROWS pairs each; else anything. */
+  /** read: `Grouping.order` and `Grouping.tiles`, of `itemRows` pairs each; else anything. */
   readonly order: BufferUse;
   readonly items: BufferUse;
   /** write: activation groups [rowCount][choices][X_QUADS][width / 32]. */
@@ -84,7 +85,7 @@ export interface DecodeExpertsBuffers {
 /** h for rows [0, rowCount) of x; `gateUp`: the stack, whose rows are gate | up. */
 export function decodeExperts(
   recorder: Recorder,
-  pipeline: DecodeExpertsPipeline,
+  { pipeline, tile }: DecodeExpertsPipeline,
   gateUp: Matrix,
   { x, order, items, groups }: DecodeExpertsBuffers,
   sizes: {
@@ -98,7 +99,7 @@ export function decodeExperts(
 ): void {
   const { rows, columns } = gateUp.spec;
   const { rowCount, choices, itemCount, epsilon, evenFirst } = sizes;
-  const tiles = Math.ceil(rows / 2 / TILE);
+  const tiles = Math.ceil(rows / 2 / tile);
   recorder.dispatch(
     pipeline,
     [x, order, items, readWhole(gateUp), groups],

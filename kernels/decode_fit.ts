@@ -1,8 +1,6 @@
 /** Which models the fused kernels for sequences with one row take. */
-import { decodeAttentionBytes } from "./decode_attention.ts";
-import { decodeKdaGatesBytes } from "./decode_kda_gates.ts";
-import { decodeKdaStepBytes } from "./decode_kda_step.ts";
 import { type RowFormat, type RowStorage, rowStorage } from "./decode_shape.ts";
+import { fitsWorkgroups } from "./decode_workgroups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { isGrouped, type Matrix } from "./matrix.ts";
 import type { ModelShape } from "./types.ts";
@@ -40,11 +38,6 @@ export interface DecodeFormats {
   readonly ranks: readonly [number, number];
 }
 
-/** Bytes of workgroup memory of decode_up beside what its choice of experts takes. */
-const WORKGROUP_BYTES = 8 * 1_024;
-/** Threads of the largest workgroup. */
-const THREADS_MAX = 1_024;
-
 /**
  * The formats of a model's weights where the fused kernels can take them, else null: large matrices
  * all q8, all q4 or all fp8 and each in one binding, those of one kind with equal grids of scales,
@@ -57,22 +50,12 @@ export function decodeFit(gpu: Gpu, shape: ModelShape, table: WeightTable): Deco
   if ([...widths, moe.intermediateSize].some((width) => width % 32 !== 0)) return null;
   if (kda.convolutionTaps < 2) return null;
   if (moe.sharedIntermediateSize > 0 && table.sharedCount(shape) === 0) return null;
-  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.limits;
-  if (maxComputeInvocationsPerWorkgroup < THREADS_MAX) return null;
-  const blocks = Math.ceil(moe.expertCount / 32);
-  const choiceBytes = blocks * (4 * 32 + 12 * moe.expertsPerToken);
   const { large, small } = matricesOf(shape, table);
   const storages = storagesOf(large);
   if (storages === null) return null;
   const ranks = ranksOf(shape, table);
   if (ranks === null) return null;
-  const needed = Math.max(
-    WORKGROUP_BYTES + choiceBytes,
-    decodeAttentionBytes(shape.mla),
-    decodeKdaStepBytes(kda.keyDim, ranks),
-    decodeKdaGatesBytes(ranks),
-  );
-  if (needed > maxComputeWorkgroupStorageSize) return null;
+  if (!fitsWorkgroups(gpu.limits, gpu.tuning.numbers, shape, ranks)) return null;
   const all = Object.values(small).flat();
   if (all.some(({ spec, parts }) => isGrouped(spec.format) || parts.length !== 1)) return null;
   const [kvB = "f32", ...others] = new Set(small.kvB.map(({ spec }) => spec.format as FloatFormat));

@@ -3,6 +3,8 @@ import {
   type ByRows,
   compileByRows,
   forRows,
+  MATRIX_THREADS,
+  matrixTile,
   normLiterals,
   pieces,
   rowLiterals,
@@ -26,12 +28,11 @@ const PARAMS = {
   y_stride: "u32",
 } as const;
 
-const THREADS = 128;
-const LANES = 16;
-const ROWS = 2;
-const TILE = THREADS / LANES * ROWS;
-
-export type DecodeHeadPipeline = ByRows<Pipeline<typeof PARAMS>>;
+export type DecodeHeadPipeline = ByRows<{
+  readonly pipeline: Pipeline<typeof PARAMS>;
+  /** Rows of the matrix that one workgroup takes. */
+  readonly tile: number;
+}>;
 
 export const decodeHeadKernel = defineKernel({
   name: "decode_head",
@@ -48,14 +49,17 @@ export function compileDecodeHead(
   rowsMax: number,
 ): Promise<DecodeHeadPipeline> {
   const preludes = [...rowPieces(head.format), ...pieces("plain_scale", "row_norm", "matrix_rows")];
-  return compileByRows(rowsMax, (xRows, steps) => {
+  const { numbers } = gpu.tuning;
+  const { lanes, rows } = numbers.projection;
+  return compileByRows(gpu, rowsMax, async (xRows, steps) => {
+    const tile = matrixTile(numbers, steps);
     const literals = {
-      ...rowLiterals(head, columns, { lanes: LANES, rows: ROWS * steps, xRows }),
-      ...normLiterals(columns, THREADS),
-      TILE_ROWS: TILE * steps,
+      ...rowLiterals(head, columns, { lanes, rows: rows * steps, xRows }),
+      ...normLiterals(columns, MATRIX_THREADS),
+      TILE_ROWS: tile,
       ROW_PARTS: xRows,
     };
-    return decodeHeadKernel.compile(gpu, {}, preludes, literals);
+    return { pipeline: await decodeHeadKernel.compile(gpu, {}, preludes, literals), tile };
   });
 }
 
@@ -70,7 +74,7 @@ export function decodeHead(
   epsilon: number,
 ): void {
   const { rows, columns } = matrix.spec;
-  const { pipeline, rowGroups, steps } = forRows(pipelines, rowCount);
+  const { chosen: { pipeline, tile }, rowGroups } = forRows(pipelines, rowCount);
   for (const part of matrix.parts) {
     recorder.dispatch(
       pipeline,
@@ -85,7 +89,7 @@ export function decodeHead(
         row_offset: part.rowStart,
         y_stride: rows,
       },
-      spread(Math.ceil(part.rowCount / (TILE * steps)) * rowGroups),
+      spread(Math.ceil(part.rowCount / tile) * rowGroups),
     );
   }
 }

@@ -5,6 +5,8 @@ import {
   floatPieces,
   floatRowLiterals,
   forRows,
+  MATRIX_THREADS,
+  matrixTile,
   normLiterals,
   pieces,
   rowLiterals,
@@ -40,15 +42,14 @@ const PARAMS = {
   keys: "u32",
 } as const;
 
-const THREADS = 128;
-export const IN_LANES = 16;
-/** Rows of the large matrix that one thread takes. */
-export const IN_ROWS = 2;
-/** Rows of the large matrix, and of the float one, that one workgroup takes. */
-export const IN_TILE = THREADS / IN_LANES * IN_ROWS;
+/** Rows of the float matrix that one workgroup takes. */
 export const IN_FLOAT_TILE = 4;
 
-export type DecodeKdaInPipeline = ByRows<Pipeline<typeof PARAMS>>;
+export type DecodeKdaInPipeline = ByRows<{
+  readonly pipeline: Pipeline<typeof PARAMS>;
+  /** Rows of the large matrix that one workgroup takes. */
+  readonly tile: number;
+}>;
 
 export const decodeKdaInKernel = defineKernel({
   name: "decode_kda_in",
@@ -74,16 +75,19 @@ export function compileDecodeKdaIn(
     ...floatPieces(lowFormat),
     ...pieces("plain_scale", "row_norm", "matrix_rows", "float_rows", "decode_in", "sigmoid"),
   ];
-  return compileByRows(rowsMax, (xRows, steps) => {
+  const { numbers } = gpu.tuning;
+  const { lanes, rows } = numbers.projection;
+  return compileByRows(gpu, rowsMax, async (xRows, steps) => {
+    const tile = matrixTile(numbers, steps);
     const literals = {
-      ...rowLiterals(qkv, columns, { lanes: IN_LANES, rows: IN_ROWS * steps, xRows }),
-      ...normLiterals(columns, THREADS),
+      ...rowLiterals(qkv, columns, { lanes, rows: rows * steps, xRows }),
+      ...normLiterals(columns, MATRIX_THREADS),
       ...floatRowLiterals(columns),
-      TILE_ROWS: IN_TILE * steps,
+      TILE_ROWS: tile,
       ROW_PARTS: xRows,
       KEPT: convolutionTaps - 1,
     };
-    return decodeKdaInKernel.compile(gpu, {}, preludes, literals);
+    return { pipeline: await decodeKdaInKernel.compile(gpu, {}, preludes, literals), tile };
   });
 }
 
@@ -120,9 +124,9 @@ export function decodeKdaIn(
   const segmentBytes = weights.fA.strideBytes / segments;
   const lowRows = fA!.rowCount + gA!.rowCount + b!.rowCount;
   const floatTiles = Math.ceil(lowRows / IN_FLOAT_TILE);
-  const { pipeline, rowGroups, steps } = forRows(pipelines, rowCount);
+  const { chosen, rowGroups } = forRows(pipelines, rowCount);
   recorder.dispatch(
-    pipeline,
+    chosen.pipeline,
     [
       x,
       scaled,
@@ -152,6 +156,6 @@ export function decodeKdaIn(
       v_taps: (vTaps!.offset - qTaps!.offset) / 4,
       keys: shape.headCount * shape.keyDim,
     },
-    [(floatTiles + Math.ceil(blockRows / (IN_TILE * steps))) * rowGroups],
+    [(floatTiles + Math.ceil(blockRows / chosen.tile)) * rowGroups],
   );
 }

@@ -1,4 +1,4 @@
-import { IN_FLOAT_TILE, IN_LANES, IN_ROWS, IN_TILE } from "./decode_kda_in.ts";
+import { IN_FLOAT_TILE } from "./decode_kda_in.ts";
 import source from "./decode_mla_in.wgsl" with { type: "text" };
 import {
   type ByRows,
@@ -6,6 +6,8 @@ import {
   floatPieces,
   floatRowLiterals,
   forRows,
+  MATRIX_THREADS,
+  matrixTile,
   normLiterals,
   pieces,
   rowLiterals,
@@ -32,9 +34,11 @@ const PARAMS = {
   float_rows: "u32",
 } as const;
 
-const THREADS = 128;
-
-export type DecodeMlaInPipeline = ByRows<Pipeline<typeof PARAMS>>;
+export type DecodeMlaInPipeline = ByRows<{
+  readonly pipeline: Pipeline<typeof PARAMS>;
+  /** Rows of W_q that one workgroup takes. */
+  readonly tile: number;
+}>;
 
 export const decodeMlaInKernel = defineKernel({
   name: "decode_mla_in",
@@ -58,15 +62,18 @@ export function compileDecodeMlaIn(
     ...floatPieces(kvAFormat),
     ...pieces("plain_scale", "row_norm", "matrix_rows", "float_rows", "decode_in"),
   ];
-  return compileByRows(rowsMax, (xRows, steps) => {
+  const { numbers } = gpu.tuning;
+  const { lanes, rows } = numbers.projection;
+  return compileByRows(gpu, rowsMax, async (xRows, steps) => {
+    const tile = matrixTile(numbers, steps);
     const literals = {
-      ...rowLiterals(q, columns, { lanes: IN_LANES, rows: IN_ROWS * steps, xRows }),
-      ...normLiterals(columns, THREADS),
+      ...rowLiterals(q, columns, { lanes, rows: rows * steps, xRows }),
+      ...normLiterals(columns, MATRIX_THREADS),
       ...floatRowLiterals(columns),
-      TILE_ROWS: IN_TILE * steps,
+      TILE_ROWS: tile,
       ROW_PARTS: xRows,
     };
-    return decodeMlaInKernel.compile(gpu, {}, preludes, literals);
+    return { pipeline: await decodeMlaInKernel.compile(gpu, {}, preludes, literals), tile };
   });
 }
 
@@ -92,9 +99,9 @@ export function decodeMlaIn(
 ): void {
   const { columns, rows: blockRows } = q.spec;
   const floatTiles = Math.ceil(kvA.spec.rows / IN_FLOAT_TILE);
-  const { pipeline, rowGroups, steps } = forRows(pipelines, rowCount);
+  const { chosen, rowGroups } = forRows(pipelines, rowCount);
   recorder.dispatch(
-    pipeline,
+    chosen.pipeline,
     [x, scaled, readWhole(q), readWhole(kvA), projected],
     {
       row_count: rowCount,
@@ -107,6 +114,6 @@ export function decodeMlaIn(
       segments: segmentCount(columns),
       float_rows: kvA.spec.rows,
     },
-    [(floatTiles + Math.ceil(blockRows / (IN_TILE * steps))) * rowGroups],
+    [(floatTiles + Math.ceil(blockRows / chosen.tile)) * rowGroups],
   );
 }

@@ -33,7 +33,6 @@ const PARAMS = {
 
 /** Rows of the matrix that one workgroup takes: one activation group of its output. */
 export const OUT_TILE = 32;
-const LANES = 32;
 
 export type DecodeOutPipeline = ByRows<Pipeline<typeof PARAMS>>;
 
@@ -62,9 +61,10 @@ export function compileDecodeOut(
     ...groupPieces(matrix.format),
     ...pieces("limbs", "residual_end"),
   ];
-  return compileByRows(rowsMax, (xRows, steps) => {
+  const { lanes } = gpu.tuning.numbers.out;
+  return compileByRows(gpu, rowsMax, (xRows, steps) => {
     const literals = {
-      ...rowLiterals(matrix, columns, { lanes: LANES, rows: steps, xRows }),
+      ...rowLiterals(matrix, columns, { lanes, rows: steps, xRows }),
       ...groupLiterals(matrix.format, OUT_TILE * xRows),
       HEAD_GROUPS: headDim / 32,
       ROW_PARTS: xRows,
@@ -113,9 +113,9 @@ export function decodeOut(
   const { rows, columns } = matrix.spec;
   const { rowStart, rowCount, headDim, epsilon, evenFirst } = sizes;
   const norm = readWhole(next.norm);
-  const { pipeline, rowGroups } = forRows(pipelines, rowCount);
+  const { chosen, rowGroups } = forRows(pipelines, rowCount);
   recorder.dispatch(
-    pipeline,
+    chosen,
     [
       x,
       readWhole(matrix),

@@ -8,7 +8,7 @@ import {
 import { compileDecodeChoose, type DecodeChoosePipeline } from "./decode_choose.ts";
 import { compileDecodeDown, type DecodeDownPipeline } from "./decode_down.ts";
 import { compileDecodeEmbed, type DecodeEmbedPipeline } from "./decode_embed.ts";
-import { compileDecodeExperts, type DecodeExpertsPipeline, EXPERT_ROWS } from "./decode_experts.ts";
+import { compileDecodeExperts, type DecodeExpertsPipeline } from "./decode_experts.ts";
 import type { DecodeFormats } from "./decode_fit.ts";
 import { compileDecodeKdaGates, type DecodeKdaGatesPipeline } from "./decode_kda_gates.ts";
 import { compileDecodeKdaIn, type DecodeKdaInPipeline } from "./decode_kda_in.ts";
@@ -192,7 +192,7 @@ export function allocateDecode(
       tiles: scratch(
         gpu,
         "decode items of experts",
-        4 * tileLimit(rows * choices, stackSize, EXPERT_ROWS),
+        4 * tileLimit(rows * choices, stackSize, gpu.tuning.numbers.experts.rows),
       ),
     },
     limbs: floats("router sums", Math.max(1, 3 * moe.expertCount)),

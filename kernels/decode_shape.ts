@@ -1,6 +1,7 @@
 /** What the kernels for sequences with one row share: literals, preludes, buffers of groups. */
 import type { Gpu } from "./gpu/gpu.ts";
 import type { Prelude } from "./gpu/kernel.ts";
+import type { Tuning } from "./gpu/tuning.ts";
 import activationGroup from "./lib/activation_group.wgsl" with { type: "text" };
 import decodeSplits from "./lib/decode_splits.wgsl" with { type: "text" };
 import chooseExperts from "./lib/choose_experts.wgsl" with { type: "text" };
@@ -77,17 +78,14 @@ const SOURCES = {
   x_group: xGroup,
 } as const;
 
-/** Rows of activations that a workgroup takes where there are several: it reads weights once. */
-export const BATCH_ROWS = 4;
-/** How many times as many rows of weights a thread takes then, which share its activations. */
-const BATCH_STEPS = 2;
-/** Groups whose loads a thread has under way for that many rows. */
+/** Groups whose loads a thread has under way for several rows of activations. */
 const BATCH_CHUNK = 1;
 
-/** A kernel for one row of activations, and one whose workgroups take BATCH_ROWS. */
+/** A kernel for one row of activations, and one whose workgroups take `batchRows`. */
 export interface ByRows<P> {
   readonly single: P;
   readonly batch: P;
+  readonly batchRows: number;
 }
 
 /**
@@ -95,21 +93,31 @@ export interface ByRows<P> {
  * a thread; `rowsMax`: rows of a step.
  */
 export async function compileByRows<P>(
+  gpu: Gpu,
   rowsMax: number,
   compile: (xRows: number, steps: number) => Promise<P>,
 ): Promise<ByRows<P>> {
+  const { rows: batchRows, steps } = gpu.tuning.numbers.batch;
   const single = await compile(1, 1);
-  return { single, batch: rowsMax === 1 ? single : await compile(BATCH_ROWS, BATCH_STEPS) };
+  return { single, batch: rowsMax === 1 ? single : await compile(batchRows, steps), batchRows };
 }
 
 /** What `rowCount` rows go through, and how many workgroups they take side by side. */
 export function forRows<P>(
-  { single, batch }: ByRows<P>,
+  { single, batch, batchRows }: ByRows<P>,
   rowCount: number,
-): { readonly pipeline: P; readonly rowGroups: number; readonly steps: number } {
+): { readonly chosen: P; readonly rowGroups: number } {
   return rowCount === 1
-    ? { pipeline: single, rowGroups: 1, steps: 1 }
-    : { pipeline: batch, rowGroups: Math.ceil(rowCount / BATCH_ROWS), steps: BATCH_STEPS };
+    ? { chosen: single, rowGroups: 1 }
+    : { chosen: batch, rowGroups: Math.ceil(rowCount / batchRows) };
+}
+
+/** Threads of lib/matrix_rows.wgsl. */
+export const MATRIX_THREADS = 128;
+
+/** Rows of weights of one of its workgroups, with `steps` times as many a thread. */
+export function matrixTile({ projection: { lanes, rows } }: Tuning, steps: number): number {
+  return MATRIX_THREADS / lanes * rows * steps;
 }
 
 /** Pieces of kernels/lib by name, in that order. */

@@ -33,14 +33,11 @@ const PARAMS = {
   even_first: "u32",
 } as const;
 
-export const UP_LANES = 8;
-/** Channels of one workgroup. */
-const UP_TILE = 32;
-const THREADS = UP_TILE * UP_LANES;
-/** Fewer registers let more workgroups, whose choice of experts takes a while, run at a time. */
-const CHUNK = 4;
-
-export type DecodeUpPipeline = Pipeline<typeof PARAMS>;
+export interface DecodeUpPipeline {
+  readonly pipeline: Pipeline<typeof PARAMS>;
+  /** Channels of one workgroup. */
+  readonly tile: number;
+}
 
 export const decodeUpKernel = defineKernel({
   name: "decode_up",
@@ -50,7 +47,7 @@ export const decodeUpKernel = defineKernel({
 });
 
 /** `moe` null: a dense block. `columns`: the hidden size. */
-export function compileDecodeUp(
+export async function compileDecodeUp(
   gpu: Gpu,
   gateUp: RowStorage,
   columns: number,
@@ -61,15 +58,17 @@ export function compileDecodeUp(
     ...groupPieces(gateUp.format),
     ...pieces("plain_scale", "limbs", "order_key", "sigmoid", "row_norm", "choose_experts"),
   ];
+  const { lanes, tile, chunk } = gpu.tuning.numbers.up;
+  const threads = tile * lanes;
   const literals = {
-    ...rowLiterals(gateUp, columns, { lanes: UP_LANES, rows: 2, chunk: CHUNK }),
-    ...normLiterals(columns, THREADS),
-    ...groupLiterals(gateUp.format, UP_TILE),
-    ...choiceLiterals(moe, THREADS),
-    TILE_ROWS: UP_TILE,
+    ...rowLiterals(gateUp, columns, { lanes, rows: 2, chunk }),
+    ...normLiterals(columns, threads),
+    ...groupLiterals(gateUp.format, tile),
+    ...choiceLiterals(moe, threads),
+    TILE_ROWS: tile,
     ROW_PARTS: 2,
   };
-  return decodeUpKernel.compile(gpu, {}, preludes, literals);
+  return { pipeline: await decodeUpKernel.compile(gpu, {}, preludes, literals), tile };
 }
 
 export interface DecodeUpBuffers {
@@ -90,7 +89,7 @@ export interface DecodeUpBuffers {
 /** h for rows [0, rowCount) of x; `gateUp`: the stack, whose rows are gate | up. */
 export function decodeUp(
   recorder: Recorder,
-  pipeline: DecodeUpPipeline,
+  { pipeline, tile }: DecodeUpPipeline,
   gateUp: Matrix,
   { x, limbs, bias, groups, chosen, expertUse }: DecodeUpBuffers,
   moe: MoeShape | null,
@@ -104,7 +103,7 @@ export function decodeUp(
 ): void {
   const { rows, columns } = gateUp.spec;
   const { rowCount, choices, useOffset, epsilon, evenFirst } = sizes;
-  const tiles = Math.ceil(rows / 2 / UP_TILE);
+  const tiles = Math.ceil(rows / 2 / tile);
   recorder.dispatch(
     pipeline,
     [x, limbs, bias, readWhole(gateUp), groups, chosen, expertUse],

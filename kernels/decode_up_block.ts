@@ -1,6 +1,6 @@
 /** The first half of feed-forward blocks for sequences with one row: experts chosen, and h. */
 import { decodeChoose } from "./decode_choose.ts";
-import { decodeExperts, EXPERT_ROWS } from "./decode_experts.ts";
+import { decodeExperts } from "./decode_experts.ts";
 import {
   type DecodeBuffers,
   type DecodePipelines,
@@ -32,7 +32,7 @@ export class DecodeUpBlock {
     if (several === null || rowCount < SEVERAL_ROWS) {
       return this.#each(recorder, rowCount, denseUp, gateUp, vector, null, 0);
     }
-    const itemCount = Math.ceil(rowCount / EXPERT_ROWS);
+    const itemCount = Math.ceil(rowCount / several.denseUp.itemRows);
     this.#items(recorder, rowCount, several.denseUp, gateUp, { choices: 1, itemCount });
   }
 
@@ -51,7 +51,7 @@ export class DecodeUpBlock {
     }
     this.#choose(recorder, rowCount, several, routerBias, useOffset);
     const { choices, stackSize } = this.counts;
-    const itemCount = tileLimit(rowCount * choices, stackSize, EXPERT_ROWS);
+    const itemCount = tileLimit(rowCount * choices, stackSize, several.moeUp.itemRows);
     this.#items(recorder, rowCount, several.moeUp, gateUp, { choices, itemCount });
   }
 
@@ -93,7 +93,7 @@ export class DecodeUpBlock {
   #choose(
     recorder: Recorder,
     rowCount: number,
-    { choose, group }: SeveralPipelines,
+    { choose, group, moeUp }: SeveralPipelines,
     bias: Matrix,
     useOffset: number,
   ): void {
@@ -114,7 +114,7 @@ export class DecodeUpBlock {
       { rowCount, columns, choices, epsilon },
     );
     const all = { ...grouping, expertUse: this.expertUse, useOffset };
-    groupTokens(recorder, group, all, rowCount * choices, EXPERT_ROWS);
+    groupTokens(recorder, group, all, rowCount * choices, moeUp.itemRows);
   }
 
   #items(

@@ -96,6 +96,7 @@ export function fillWithNoise(gpu: Gpu, buffer: GPUBuffer): void {
     encoder.copyBufferToBuffer(block, 0, buffer, at, bytes);
   }
   gpu.device.queue.submit([encoder.finish()]);
+  gpu.release(block);
 }
 
 /**

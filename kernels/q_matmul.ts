@@ -2,12 +2,12 @@ import { spread } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import { read, type Recorder, write } from "./gpu/recorder.ts";
+import type { QTile } from "./gpu/tuning.ts";
 import { groupCount, type Matrix } from "./matrix.ts";
 import source from "./q_matmul.wgsl" with { type: "text" };
 import {
   checkQTileLoops,
   type GroupedFormat,
-  type QTile,
   qTileConstants,
   qTilePreludes,
   qTileRows,

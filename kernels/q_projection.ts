@@ -9,29 +9,9 @@ import {
   type QExpertMatmulPipeline,
 } from "./q_expert_matmul.ts";
 import { compileQMatmul, qMatmul, type QMatmulPipeline, type QTarget } from "./q_matmul.ts";
-import { type GroupedFormat, type QTile, qTileRows } from "./q_tile.ts";
+import { type GroupedFormat, qTileRows } from "./q_tile.ts";
 import { QuantizedRows } from "./quantize_rows.ts";
 import type { WeightFormat } from "./types.ts";
-
-/** Smallest first. Results do not depend on the tile. */
-const TILES: readonly QTile[] = [
-  { xRegisters: 4, wRegisters: 1, xThreads: 1, wThreads: 64 },
-  { xRegisters: 4, wRegisters: 8, xThreads: 8, wThreads: 16 },
-  { xRegisters: 8, wRegisters: 8, xThreads: 8, wThreads: 16 },
-  { xRegisters: 8, wRegisters: 8, xThreads: 16, wThreads: 16 },
-];
-/** Software adapters compile large ones slowly and gain nothing. */
-const SOFTWARE_TILES: readonly QTile[] = [
-  TILES[0]!,
-  { xRegisters: 4, wRegisters: 4, xThreads: 8, wThreads: 16 },
-  { xRegisters: 4, wRegisters: 4, xThreads: 16, wThreads: 16 },
-];
-/** Workgroups below which smaller tiles are taken: about two for each core of a large GPU. */
-const WORKGROUPS_MIN = 256;
-
-function tilesOf(gpu: Gpu): readonly QTile[] {
-  return gpu.software ? SOFTWARE_TILES : TILES;
-}
 
 /** The integer formats among `formats`. */
 export function groupedFormats(formats: Iterable<WeightFormat>): GroupedFormat[] {
@@ -42,16 +22,18 @@ export function groupedFormats(formats: Iterable<WeightFormat>): GroupedFormat[]
 export class QProjections {
   private constructor(
     private readonly pipelines: ReadonlyMap<GroupedFormat, readonly QMatmulPipeline[]>,
+    /** Workgroups below which smaller tiles are taken. Results do not depend on the tile. */
+    private readonly workgroupsMin: number,
   ) {}
 
   static async create(gpu: Gpu, formats: readonly GroupedFormat[]): Promise<QProjections> {
     const entries = await Promise.all(formats.map(async (format) => {
       const pipelines = await Promise.all(
-        tilesOf(gpu).map((tile) => compileQMatmul(gpu, format, tile)),
+        gpu.tuning.numbers.prompt.tiles.map((tile) => compileQMatmul(gpu, format, tile)),
       );
       return [format, pipelines] as const;
     }));
-    return new QProjections(new Map(entries));
+    return new QProjections(new Map(entries), gpu.tuning.numbers.prompt.workgroups);
   }
 
   /** y (+)= W x for a matrix of one of the formats. */
@@ -67,7 +49,7 @@ export class QProjections {
     const suits = ({ tile }: QMatmulPipeline) => {
       const { x: xRows, weights } = qTileRows(tile);
       return 2 * rowCount > xRows &&
-        Math.ceil(rowCount / xRows) * Math.ceil(matrix.spec.rows / weights) >= WORKGROUPS_MIN;
+        Math.ceil(rowCount / xRows) * Math.ceil(matrix.spec.rows / weights) >= this.workgroupsMin;
     };
     const [smallest, next = smallest, ...larger] = pipelines;
     const small = rowCount <= qTileRows(smallest!.tile).x ? smallest! : next!;
@@ -84,7 +66,7 @@ export class QExpertProjections {
   static async create(gpu: Gpu, formats: readonly GroupedFormat[]): Promise<QExpertProjections> {
     const entries = await Promise.all(formats.map(async (format) => {
       const pipelines = await Promise.all(
-        tilesOf(gpu).map((tile) => compileQExpertMatmul(gpu, format, tile)),
+        gpu.tuning.numbers.prompt.tiles.map((tile) => compileQExpertMatmul(gpu, format, tile)),
       );
       return [format, pipelines] as const;
     }));

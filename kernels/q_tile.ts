@@ -7,17 +7,10 @@ import groupDotSource from "./lib/group_dot.wgsl" with { type: "text" };
 import q4Source from "./lib/q_words_q4.wgsl" with { type: "text" };
 import q8Source from "./lib/q_words_q8.wgsl" with { type: "text" };
 import tileSource from "./lib/q_tile.wgsl" with { type: "text" };
+import type { QTile } from "./gpu/tuning.ts";
 import { stepCount } from "./quantize_rows.ts";
 
 export type GroupedFormat = "q8" | "q4";
-
-/** Products a thread, and threads a workgroup, along the rows of x and of the weights. */
-export interface QTile {
-  readonly xRegisters: number;
-  readonly wRegisters: number;
-  readonly xThreads: number;
-  readonly wThreads: number;
-}
 
 /** Quads of a row of the weights in a step, as they lie in memory. */
 const STEP_QUADS: Readonly<Record<GroupedFormat, number>> = { q8: 4, q4: 2 };

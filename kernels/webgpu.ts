@@ -1,11 +1,12 @@
 /** The webgpu device: the model's blocks as WGSL kernels, on any adapter. */
+import { openTuned, type TuningChoice } from "./adapter_class.ts";
 import type { Blocks } from "./blocks.ts";
 import { DecodeBlocks } from "./decode.ts";
 import { decodeFit } from "./decode_fit.ts";
 import { rowStorage } from "./decode_shape.ts";
 import { Embedding } from "./embedding.ts";
 import { DenseBlock, MoeBlock } from "./feed_forward.ts";
-import { type Compilation, type Gpu, openGpu } from "./gpu/gpu.ts";
+import type { Compilation, Gpu } from "./gpu/gpu.ts";
 import { Readback } from "./gpu/readback.ts";
 import { Recorder } from "./gpu/recorder.ts";
 import { type DispatchTime, Timestamps } from "./gpu/timestamps.ts";
@@ -37,6 +38,7 @@ const WRITE_WINDOW_BYTES = 64 << 20;
 
 export class WebGpuDevice {
   readonly kind = "webgpu";
+  readonly description: string;
   readonly pieceTokens = CHUNK_ROWS;
   readonly feedsTokens = true;
   readonly #recorder: Recorder;
@@ -51,16 +53,13 @@ export class WebGpuDevice {
   #underWay = 0;
 
   private constructor(private readonly gpu: Gpu, private readonly shape: ModelShape) {
+    this.description = `${gpu.description}, tuned as ${gpu.tuning.adapterClass}`;
     this.#recorder = new Recorder(gpu);
   }
 
-  /** Opens the adapter, software ones too. Throws an Error that says what is missing. */
-  static async create(shape: ModelShape): Promise<WebGpuDevice> {
-    return new WebGpuDevice(await openGpu({ software: true }), shape);
-  }
-
-  get description(): string {
-    return this.gpu.description;
+  /** Opens the adapter, software ones too. Throws an Error that says what is missing or wrong. */
+  static async create(shape: ModelShape, tuning?: TuningChoice): Promise<WebGpuDevice> {
+    return new WebGpuDevice(await openTuned(shape, tuning), shape);
   }
 
   get isSoftware(): boolean {

@@ -234,6 +234,10 @@ export const MAX_URL_CHARACTERS = 8 * 1024;
 export const MAX_HEADER_BYTES = 16 * 1024;
 /** How long a request's body may take to arrive: MAX_BODY_BYTES at 2.2 Mbit/s. */
 export const BODY_READ_MS = 30_000;
+/** Tuning file: with every number it has 1 KB. */
+export const MAX_TUNING_FILE_BYTES = 64 * 1024;
+/** Any number of a tuning file: WebGPU's limit of workgroups a dimension. */
+export const TUNING_COUNT_MAX = 65_535;
 /** Key file: a key takes about 200 bytes. */
 export const MAX_KEY_FILE_BYTES = 1 * MiB;
 /** Keys of one file: every request is compared with all of them. */

@@ -5,6 +5,8 @@
  * and thrown by the next `check`, because calls on a lost device succeed silently.
  */
 
+import { type AdapterClass, type Tuning, TUNINGS } from "./tuning.ts";
+
 /** Names by which software rasterisers introduce themselves. */
 const SOFTWARE_ADAPTERS = ["llvmpipe", "swiftshader", "lavapipe", "software", "cpu"];
 
@@ -77,6 +79,13 @@ export interface Compilation {
   readonly pipelineSeconds: number;
 }
 
+/** What shapes the kernels of a device. */
+export interface GpuTuning {
+  /** The class whose numbers these are, or that they were changed from. */
+  readonly adapterClass: AdapterClass;
+  readonly numbers: Tuning;
+}
+
 /** One open device with its limits and an account of what was allocated. */
 export class Gpu {
   readonly limits: GPUSupportedLimits;
@@ -85,6 +94,7 @@ export class Gpu {
   #failure: Error | null = null;
   #destroyed = false;
   #sealed = false;
+  #tuning: GpuTuning;
 
   constructor(
     readonly device: GPUDevice,
@@ -92,6 +102,8 @@ export class Gpu {
     readonly software: boolean,
   ) {
     this.limits = device.limits;
+    const adapterClass = software ? "software" : "discrete";
+    this.#tuning = { adapterClass, numbers: TUNINGS[adapterClass] };
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
       this.#failure ??= new Error(`run on "${this.description}": ${error.message}`);
@@ -100,6 +112,16 @@ export class Gpu {
       if (this.#destroyed) return;
       this.#failure = new Error(`run on "${this.description}": device lost: ${info.message}`);
     });
+  }
+
+  /** Of software adapters theirs, of others the discrete ones', unless `tune` has changed it. */
+  get tuning(): GpuTuning {
+    return this.#tuning;
+  }
+
+  /** Before kernels are compiled: they take these numbers. */
+  tune(tuning: GpuTuning): void {
+    this.#tuning = tuning;
   }
 
   /** Bytes of all buffers made by `buffer`. */

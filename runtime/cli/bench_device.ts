@@ -3,6 +3,7 @@
  * length can be had without prefilling it. Latents of the past are whatever the pages hold (zeros
  * on a fresh device), which costs the same time as any others.
  */
+import type { TuningChoice } from "../../kernels/adapter_class.ts";
 import { openDevice } from "../engine/devices.ts";
 import { pageBytes, pagesMax, slotBytes, stepRows } from "../engine/capacity.ts";
 import { BENCH_CPU_POOL_BYTES_MAX, PAGE_TOKENS } from "../limits.ts";
@@ -31,6 +32,8 @@ export interface DeviceBenchPlan {
   readonly seconds: number;
   /** Most bytes of latents and states; what needs more is left out. */
   readonly poolBytes: number;
+  /** Shapes of the webgpu device's kernels; undefined: as it finds them itself. */
+  readonly tuning?: TuningChoice | undefined;
 }
 
 export interface DecodeSpeed {
@@ -97,7 +100,7 @@ export async function benchDevice(
   plan: DeviceBenchPlan,
 ): Promise<DeviceBenchReport> {
   const { shape } = model;
-  const device = await openDevice(choice, shape);
+  const device = await openDevice(choice, shape, plan.tuning);
   try {
     const peak = device.kind === "webgpu" ? await measurePeak() : null;
     const began = performance.now();

@@ -15,7 +15,7 @@ import {
 import { fullAttention, readShape, syntheticModel } from "./bench_synthetic.ts";
 import { kernelLines, type KernelTime, peakText } from "./bench_kernels.ts";
 import { rounded } from "./statistics.ts";
-import { EMBEDDED_MODEL, type ModelOptions } from "./open_model.ts";
+import { EMBEDDED_MODEL, type ModelOptions, openTuning } from "./open_model.ts";
 
 export interface StepBenchOptions extends ModelOptions {
   /** A shape by name, or a config.json: random weights in place of a model folder. */
@@ -58,6 +58,7 @@ export async function benchSteps(options: StepBenchOptions): Promise<void> {
 
 /** Measures what is asked for, else the usual steps. Throws what the device throws. */
 export async function measureSteps(options: StepBenchOptions): Promise<StepBenchReport> {
+  const tuning = await openTuning(options.tuning);
   const { model, name, weights, weightBytes } = await chooseModel(options);
   return {
     model: name,
@@ -68,6 +69,7 @@ export async function measureSteps(options: StepBenchOptions): Promise<StepBench
       prefills: options.prefills ?? PREFILLS,
       seconds: options.seconds ?? SECONDS,
       poolBytes: poolBytes(options, weightBytes),
+      tuning,
     }),
   };
 }
@@ -134,6 +136,7 @@ async function compareAttention(options: StepBenchOptions): Promise<void> {
   const name = options.synthetic ?? "48b";
   const weights = options.weights ?? "q4";
   const shape = readShape("--synthetic", name);
+  const tuning = await openTuning(options.tuning);
   const measure = async (variant: ModelShape) => {
     const { model, weightBytes } = synthesize(variant, name, weights);
     return await benchDevice(options.device, model, {
@@ -142,6 +145,7 @@ async function compareAttention(options: StepBenchOptions): Promise<void> {
       prefills: [],
       seconds: options.seconds ?? SECONDS,
       poolBytes: poolBytes(options, weightBytes),
+      tuning,
     });
   };
   // One after the other: a card that holds one need not hold both.

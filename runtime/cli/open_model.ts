@@ -12,6 +12,8 @@ export interface ModelOptions {
   /** A model folder; the embedded model when left out. */
   readonly model?: string;
   readonly device: "auto" | "webgpu" | "cpu";
+  /** A file of shapes for the webgpu device's kernels. */
+  readonly tuning?: string;
   /** What weights are kept as; the best that fits when left out. */
   readonly weights?: WeightChoice;
   readonly slots?: number;
@@ -49,12 +51,14 @@ export async function openModel(
   const modelDirectory = options.model ?? EMBEDDED_MODEL;
   // Before the load: what is wrong here should not cost its time.
   const readTemplate = await openTemplate(options.chatTemplate);
+  const tuning = await openTuning(options.tuning);
   try {
     const [engine, folder] = await Promise.all([
       startEngine(
         {
           modelDirectory,
           device: options.device,
+          tuning,
           weights: options.weights,
           slots: options.slots,
           contextTokens: options.context,
@@ -73,6 +77,12 @@ export async function openModel(
     display.clear();
     throw error;
   }
+}
+
+/** What a tuning file says; undefined without one. Throws UsageError. */
+export async function openTuning(path: string | undefined) {
+  if (path === undefined) return undefined;
+  return (await import("./tuning_file.ts")).readTuningFile(path);
 }
 
 /**

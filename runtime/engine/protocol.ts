@@ -8,6 +8,7 @@ import {
   RequestError,
   UsageError,
 } from "../errors.ts";
+import type { TuningChoice } from "../../kernels/adapter_class.ts";
 import type { EngineStats, GenerateEvent, GenerateRequest, ModelInfo } from "./engine.ts";
 import type { WeightChoice } from "../weights/resident.ts";
 import type { FaultPlan } from "./fault.ts";
@@ -17,6 +18,8 @@ export type DeviceChoice = "auto" | "webgpu" | "cpu";
 export interface EngineOptions {
   readonly modelDirectory: string;
   readonly device: DeviceChoice;
+  /** Shapes of the webgpu device's kernels; undefined: as it finds them itself. */
+  readonly tuning?: TuningChoice | undefined;
   /** What weights are kept as; undefined: the best that fits. */
   readonly weights: WeightChoice | undefined;
   /** Sequences that run at once. */

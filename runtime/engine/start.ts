@@ -1,4 +1,5 @@
 /** Starts the engine: checks the options, then the first Worker. */
+import type { TuningChoice } from "../../kernels/adapter_class.ts";
 import { UsageError } from "../errors.ts";
 import {
   CONTEXT_TOKENS_DEFAULT,
@@ -25,6 +26,8 @@ export type { StartProgress } from "./worker_thread.ts";
 export interface StartOptions {
   readonly modelDirectory: string;
   readonly device: DeviceChoice;
+  /** Shapes of the webgpu device's kernels; undefined: as it finds them itself. */
+  readonly tuning?: TuningChoice | undefined;
   /** What weights are kept as; undefined: the best that fits. */
   readonly weights?: WeightChoice | undefined;
   /** Sequences that run at once. */
@@ -61,6 +64,7 @@ export async function startEngine(
   const engineOptions = {
     modelDirectory: options.modelDirectory,
     device: options.device,
+    tuning: options.tuning,
     weights: options.weights,
     slots,
     contextTokens,

@@ -69,7 +69,7 @@ async function start(options: EngineOptions): Promise<void> {
     folder.config.contextLength,
     options.contextTokens ?? CONTEXT_TOKENS_DEFAULT,
   );
-  const device = await openDevice(options.device, shape);
+  const device = await openDevice(options.device, shape, options.tuning);
   const { pieceTokens } = device;
   const room = { ...options, contextTokens, deviceKind: device.kind };
   const chosen = chooseWeights(folder.tensors.weights, options.weights, shape, room);

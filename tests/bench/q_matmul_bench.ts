@@ -14,7 +14,8 @@ import { compileGroupTokens, groupTokens, tileLimit } from "../../kernels/group_
 import { Matrix } from "../../kernels/matrix.ts";
 import { compileQExpertMatmul, qExpertMatmul } from "../../kernels/q_expert_matmul.ts";
 import { compileQMatmul, qMatmul } from "../../kernels/q_matmul.ts";
-import { type GroupedFormat, type QTile, qTileRows } from "../../kernels/q_tile.ts";
+import type { QTile } from "../../kernels/gpu/tuning.ts";
+import { type GroupedFormat, qTileRows } from "../../kernels/q_tile.ts";
 import { QuantizedRows } from "../../kernels/quantize_rows.ts";
 
 const SMALL = Deno.args.includes("--small");

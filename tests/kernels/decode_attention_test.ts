@@ -9,6 +9,7 @@ import {
 } from "../../kernels/decode_attention.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { read, Recorder, write } from "../../kernels/gpu/recorder.ts";
+import { TUNINGS } from "../../kernels/gpu/tuning.ts";
 import { type LatentFormat, latentQuads } from "../../kernels/latent_cache.ts";
 import { valueQuads } from "../../kernels/mla_attention.ts";
 import type { MlaShape } from "../../kernels/types.ts";
@@ -244,7 +245,7 @@ for (const [bad, format] of [[NaN, "f16"], [-Infinity, "f16"], [NaN, "f32"]] as 
 
 Deno.test("decode_attention fits 48 KiB for the published shape, 32 KiB for a small one", () => {
   const bytes = (latentDim: number, sharedKeyDim: number) =>
-    decodeAttentionBytes(shapeOf([32, latentDim, sharedKeyDim]));
+    decodeAttentionBytes(shapeOf([32, latentDim, sharedKeyDim]), TUNINGS.discrete.attention);
   assert.ok(bytes(512, 64) <= 48 << 10, `${bytes(512, 64)}`);
   assert.ok(bytes(128, 64) <= 32 << 10, `${bytes(128, 64)}`);
 });
@@ -252,7 +253,10 @@ Deno.test("decode_attention fits 48 KiB for the published shape, 32 KiB for a sm
 withGpu("decode_attention works on the published shape where the adapter does", async (gpu) => {
   const shape = { headCount: 32, latentDim: 512, nopeDim: 128, sharedKeyDim: 64, valueDim: 128 };
   const test = { shape, format: "f16", positions: [40], pageTokens: 16, spread: 2 } as const;
-  if (gpu.limits.maxComputeWorkgroupStorageSize < decodeAttentionBytes(shape)) {
+  if (
+    gpu.limits.maxComputeWorkgroupStorageSize <
+      decodeAttentionBytes(shape, gpu.tuning.numbers.attention)
+  ) {
     const message = /decode_attention.*workgroup memory/;
     await assert.rejects(async () => await compileDecodeAttention(gpu, shape, "f16", 41), message);
     return;

@@ -1,4 +1,5 @@
 /** A small model for tests of the fused kernels, and steps of it on the webgpu device. */
+import type { TuningChoice } from "../../kernels/adapter_class.ts";
 import type { Capacity, ModelShape, StepPlan } from "../../kernels/types.ts";
 import { WebGpuDevice } from "../../kernels/webgpu.ts";
 import { quantize } from "../reference/formats.ts";
@@ -46,8 +47,12 @@ const CAPACITY: Capacity = {
   latentFormat: "f32",
 };
 
-export async function loaded(shape: ModelShape, tensors: RandomTensors): Promise<WebGpuDevice> {
-  const device = await WebGpuDevice.create(shape);
+export async function loaded(
+  shape: ModelShape,
+  tensors: RandomTensors,
+  tuning?: TuningChoice,
+): Promise<WebGpuDevice> {
+  const device = await WebGpuDevice.create(shape, tuning);
   device.declare(tensorSpecs(tensors));
   writeTensors(device, tensors, 1 << 20);
   await device.configure(CAPACITY);
