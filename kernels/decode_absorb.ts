@@ -4,19 +4,21 @@ import { checkLoops, checkWorkgroupMemory } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
 import type { BufferUse, Recorder } from "./gpu/recorder.ts";
-import { type LatentFormat, latentPrelude, latentQuads } from "./latent_cache.ts";
-import workgroupSum from "./lib/workgroup_sum.wgsl" with { type: "text" };
+import { type LatentFormat, latentQuads } from "./latent_cache.ts";
 import type { Matrix } from "./matrix.ts";
+import {
+  ABSORB_BYTES,
+  ABSORB_LANES,
+  ABSORB_SEGMENTS,
+  ABSORB_THREADS,
+  absorbPiece,
+} from "./mla_absorb.ts";
+import { entryPieces } from "./mla_latent.ts";
 import { readScales, readWhole } from "./scratch.ts";
 import type { MlaShape } from "./types.ts";
 import { type FloatFormat, SCALE_PARAMS, scaleParams, segmentCount } from "./weight_preludes.ts";
 
-const THREADS = 128;
-/** Threads that share a segment. */
-const LANES = 16;
-/** Segments of 16 latent channels in a workgroup. */
-const SEGMENTS = 8;
-const WORKGROUP_BYTES = 4 * (2_048 + THREADS);
+const WORKGROUP_BYTES = ABSORB_BYTES + 4 * ABSORB_THREADS;
 
 const PARAMS = {
   head_count: "u32",
@@ -50,9 +52,9 @@ export function compileDecodeAbsorb(
   { nopeDim }: MlaShape,
 ): Promise<DecodeAbsorbPipeline> {
   checkWorkgroupMemory("decode_absorb", WORKGROUP_BYTES, gpu.limits);
-  const sum = { name: "lib/workgroup_sum.wgsl", source: workgroupSum };
-  const preludes = [...floatPieces(kvBFormat), latentPrelude(latentFormat), sum];
-  return decodeAbsorbKernel.compile(gpu, {}, preludes, { LANE_ROWS: Math.ceil(nopeDim / LANES) });
+  const preludes = [...floatPieces(kvBFormat), absorbPiece, ...entryPieces(latentFormat)];
+  const literals = { LANE_ROWS: Math.ceil(nopeDim / ABSORB_LANES) };
+  return decodeAbsorbKernel.compile(gpu, {}, preludes, literals);
 }
 
 export interface DecodeAbsorbBuffers {
@@ -92,8 +94,8 @@ export function decodeAbsorb(
   const { headCount, nopeDim, sharedKeyDim, valueDim, latentDim } = shape;
   const quads = latentQuads(shape);
   const segments = segmentCount(latentDim);
-  const headGroups = Math.ceil(segments / SEGMENTS);
-  checkLoops("decode_absorb", Math.ceil((latentDim + 4 * quads) / THREADS) + 8);
+  const headGroups = Math.ceil(segments / ABSORB_SEGMENTS);
+  checkLoops("decode_absorb", Math.ceil((latentDim + 4 * quads) / ABSORB_THREADS) + 8);
   recorder.dispatch(
     pipeline,
     [projected, readWhole(kvB), readScales(kvB), norm, rows, pages, absorbed, latents],

@@ -36,9 +36,6 @@ struct Params {
   scale_columns: u32,
 }
 
-const THREADS: u32 = 128u;
-const LANES: u32 = 16u;
-const SEGMENTS: u32 = 8u;
 // Key rows of a lane.
 const LANE_ROWS: u32 = 1u;
 
@@ -52,63 +49,20 @@ const LANE_ROWS: u32 = 1u;
 @group(0) @binding(7) var<storage, read_write> absorbed: array<f32>;
 @group(0) @binding(8) var<storage, read_write> latents: array<latent_quad>;
 
-// [lane][16 channels of 8 segments]
-var<workgroup> lane_sums: array<f32, 2048>;
-
-fn store_entry(row: u32, thread: u32) {
-  let width = params.latent_dim + params.shared_key_dim;
-  let start = row * (params.query_width + width) + params.query_width;
-  var squares = 0.0;
-  for (var i = thread; i < params.latent_dim; i += THREADS) {
-    squares = fma(projected[start + i], projected[start + i], squares);
-  }
-  let mean = workgroup_sum(thread, squares) / f32(params.latent_dim);
-  let factor = 1.0 / sqrt(mean + params.epsilon);
-  let place = rows[row];
-  let page = pages[place.w + place.y / params.page_tokens];
-  let entry = (page * params.page_tokens + place.y % params.page_tokens) * params.quads;
-  for (var quad = thread; quad < params.quads; quad += THREADS) {
-    var values = vec4(0.0);
-    // @unroll
-    for (var i = 0u; i < 4u; i++) {
-      let channel = 4u * quad + i;
-      if (channel < params.latent_dim) {
-        values[i] = projected[start + channel] * factor * norm[channel];
-      } else if (channel < width) {
-        values[i] = projected[start + channel];
-      }
-    }
-    latents[entry + quad] = encode_latent(values);
-  }
-}
-
-// Channels from latent_dim on: qp, then zeros.
-fn copy_shared(query: u32, target_start: u32, thread: u32) {
-  for (var i = params.latent_dim + thread; i < 4u * params.quads; i += THREADS) {
-    let channel = i - params.latent_dim;
-    var value = 0.0;
-    if (channel < params.shared_key_dim) {
-      value = projected[query + params.nope_dim + channel];
-    }
-    absorbed[target_start + i] = value;
-  }
-}
-
 @compute @workgroup_size(128)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
+  let row_width = params.query_width + params.latent_dim + params.shared_key_dim;
   if (group.x == 0u) {
-    store_entry(group.y, thread);
+    store_entry(group.y * row_width + params.query_width, rows[group.y], thread);
     return;
   }
   let head = (group.x - 1u) / params.head_groups;
   let first_segment = (group.x - 1u) % params.head_groups * SEGMENTS;
   let head_row = head * (params.nope_dim + params.value_dim);
-  let row_start =
-    group.y * (params.query_width + params.latent_dim + params.shared_key_dim);
-  let query = row_start + head * (params.nope_dim + params.shared_key_dim);
+  let query = group.y * row_width + head * (params.nope_dim + params.shared_key_dim);
   let target_start = (group.y * params.head_count + head) * 4u * params.quads;
   let segment = first_segment + thread % SEGMENTS;
   let lane = thread / SEGMENTS;
@@ -123,21 +77,13 @@ fn main(
       }
     }
   }
-  // @unroll
-  for (var i = 0u; i < 16u; i++) {
-    lane_sums[lane * THREADS + thread % SEGMENTS * 16u + i] = sum[i / 4u][i % 4u];
-  }
+  leave_sum(thread, sum);
   workgroupBarrier();
   let channel = first_segment * 16u + thread;
   if (channel < params.latent_dim) {
-    var total = 0.0;
-    // @unroll
-    for (var l = 0u; l < LANES; l++) {
-      total += lane_sums[l * THREADS + thread];
-    }
-    absorbed[target_start + channel] = total;
+    absorbed[target_start + channel] = lanes_total(thread, 0.0);
   }
   if (first_segment == 0u) {
-    copy_shared(query, target_start, thread);
+    copy_shared(query, target_start, 4u * params.quads, thread);
   }
 }

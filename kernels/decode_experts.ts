@@ -54,7 +54,7 @@ export async function compileDecodeExperts(
   const preludes = [
     ...rowPieces(gateUp.format),
     ...groupPieces(gateUp.format),
-    ...pieces("plain_scale", "sigmoid", "row_norm"),
+    ...pieces("plain_scale", "sigmoid", "row_norm", "gated_rows"),
   ];
   const { up: { lanes }, experts: { rows: itemRows, tile, steps } } = gpu.tuning.numbers;
   const threads = tile / steps * lanes;

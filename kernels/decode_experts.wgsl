@@ -76,20 +76,7 @@ fn main(
     x_quads[j] = pair / params.choices * params.groups * X_QUADS;
   }
   gather_squares(thread, x_quads, params.groups);
-  let block = block_of(
-    item.x * params.block_quads, 2u * params.width, params.groups, params.scale_stride);
-  let rows = WeightRows(
-    tile * TILE_ROWS + row_of(thread), params.width, SLOT_ROWS, 2u * params.width - 1u);
-  let lane = lane_of(thread);
-  let sums = lane_products(block, rows, lane, x_quads);
-  // @unroll
-  for (var r = 0u; r < ROWS; r++) {
-    // @unroll
-    for (var j = 0u; j < X_ROWS; j++) {
-      let row = row_of(thread) + r / 2u * SLOT_ROWS;
-      put_sum(2u * j + r % 2u, lane, row, sums[r * X_ROWS + j]);
-    }
-  }
+  leave_gated(item.x, tile, thread, x_quads);
   workgroupBarrier();
   // @unroll
   for (var turn = 0u; turn < OUTPUT_TURNS; turn++) {
@@ -99,8 +86,7 @@ fn main(
     var h = 0.0;
     var pair = 0u;
     if (used) {
-      let factor = row_factor(j, params.columns, params.epsilon);
-      h = silu(row_sum(2u * j, column) * factor) * (row_sum(2u * j + 1u, column) * factor);
+      h = gated(j, column, row_factor(j, params.columns, params.epsilon));
       pair = pair_at(item.y + j);
     }
     let place = group_place(pair, (tile * TILE_ROWS + column) / 32u, params.width / 32u);

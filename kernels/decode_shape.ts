@@ -13,6 +13,7 @@ import floatGroup from "./lib/float_group.wgsl" with { type: "text" };
 import fp8Rows from "./lib/fp8_rows.wgsl" with { type: "text" };
 import matrixRows from "./lib/matrix_rows.wgsl" with { type: "text" };
 import floatRows from "./lib/float_rows.wgsl" with { type: "text" };
+import gatedRows from "./lib/gated_rows.wgsl" with { type: "text" };
 import laneRows from "./lib/lane_rows.wgsl" with { type: "text" };
 import lowRank from "./lib/low_rank.wgsl" with { type: "text" };
 import limbs from "./lib/limbs.wgsl" with { type: "text" };
@@ -62,6 +63,7 @@ const SOURCES = {
   float_rows: floatRows,
   fp8_rows: fp8Rows,
   matrix_rows: matrixRows,
+  gated_rows: gatedRows,
   lane_rows: laneRows,
   limbs,
   low_rank: lowRank,

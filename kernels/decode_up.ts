@@ -56,7 +56,15 @@ export async function compileDecodeUp(
   const preludes = [
     ...rowPieces(gateUp.format),
     ...groupPieces(gateUp.format),
-    ...pieces("plain_scale", "limbs", "order_key", "sigmoid", "row_norm", "choose_experts"),
+    ...pieces(
+      "plain_scale",
+      "limbs",
+      "order_key",
+      "sigmoid",
+      "row_norm",
+      "choose_experts",
+      "gated_rows",
+    ),
   ];
   const { lanes, tile, chunk } = gpu.tuning.numbers.up;
   const threads = tile * lanes;

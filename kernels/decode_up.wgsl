@@ -65,19 +65,12 @@ fn main(
       atomicAdd(&expert_use[params.use_offset + pick.x], 1u);
     }
   }
-  let block = block_of(
-    pick.x * params.block_quads, 2u * params.width, params.groups, params.scale_stride);
-  let rows = WeightRows(
-    tile * TILE_ROWS + row_of(thread), params.width, SLOT_ROWS, 2u * params.width - 1u);
-  let lane = lane_of(thread);
-  let sums = lane_products(block, rows, lane, x_quads);
-  put_sum(0u, lane, row_of(thread), sums[0]);
-  put_sum(1u, lane, row_of(thread), sums[1]);
+  leave_gated(pick.x, tile, thread, x_quads);
   workgroupBarrier();
   let used = thread < TILE_ROWS && tile * TILE_ROWS + thread < params.width;
   var h = 0.0;
   if (used) {
-    h = silu(row_sum(0u, thread) * factor) * (row_sum(1u, thread) * factor);
+    h = gated(0u, thread, factor);
   }
   let place = group_place(
     row * params.choices + choice, (tile * TILE_ROWS + thread) / 32u, params.width / 32u);

@@ -1,8 +1,9 @@
 import { checkLoops, checkWorkgroupMemory } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
-import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { defineKernel, type Pipeline, type Prelude } from "./gpu/kernel.ts";
 import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
 import { latentQuads } from "./latent_cache.ts";
+import querySource from "./lib/absorbed_query.wgsl" with { type: "text" };
 import type { Matrix } from "./matrix.ts";
 import source from "./mla_absorb.wgsl" with { type: "text" };
 import { readScales } from "./scratch.ts";
@@ -15,12 +16,14 @@ import {
   weightSegments,
 } from "./weight_preludes.ts";
 
-const THREADS = 128;
+/** Constants of lib/absorbed_query.wgsl. */
+export const ABSORB_THREADS = 128;
 /** Threads that share a segment. */
-const LANES = 16;
+export const ABSORB_LANES = 16;
 /** Segments of 16 latent channels in a workgroup. */
-const SEGMENTS = 8;
-const WORKGROUP_BYTES = 4 * 2048;
+export const ABSORB_SEGMENTS = 8;
+export const ABSORB_BYTES = 4 * 2_048;
+export const absorbPiece: Prelude = { name: "lib/absorbed_query.wgsl", source: querySource };
 
 const PARAMS = {
   head_count: "u32",
@@ -48,8 +51,8 @@ export const mlaAbsorbKernel = defineKernel({
 });
 
 export function compileMlaAbsorb(gpu: Gpu, format: WeightFormat): Promise<MlaAbsorbPipeline> {
-  checkWorkgroupMemory("mla_absorb", WORKGROUP_BYTES, gpu.limits);
-  return mlaAbsorbKernel.compile(gpu, {}, weightPreludes(format));
+  checkWorkgroupMemory("mla_absorb", ABSORB_BYTES, gpu.limits);
+  return mlaAbsorbKernel.compile(gpu, {}, [...weightPreludes(format), absorbPiece]);
 }
 
 /**
@@ -69,9 +72,10 @@ export function mlaAbsorb(
   const { headCount, nopeDim, sharedKeyDim, valueDim, latentDim } = shape;
   const segments = segmentCount(latentDim);
   const absorbedStride = 4 * latentQuads(shape);
-  const turns = Math.ceil(nopeDim / LANES) + Math.ceil(absorbedStride / THREADS) + LANES;
+  const turns = Math.ceil(nopeDim / ABSORB_LANES) +
+    Math.ceil(absorbedStride / ABSORB_THREADS) + ABSORB_LANES;
   checkLoops("mla_absorb", turns);
-  const headGroups = Math.ceil(segments / SEGMENTS);
+  const headGroups = Math.ceil(segments / ABSORB_SEGMENTS);
   for (const part of kvB.parts) {
     recorder.dispatch(
       pipeline,

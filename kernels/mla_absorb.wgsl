@@ -2,7 +2,7 @@
 // [nope_dim][latent_dim] of kv_b:
 //   absorbed = K^T qn | qp
 //
-//   queries   f32 [rows][head_count][nope_dim + shared_key_dim] = qn | qp
+//   projected f32 [rows][head_count][nope_dim + shared_key_dim] = qn | qp
 //   weights   elements [weight_rows][16 weight_segments], in q8 and q4 with their scales: rows
 //             [row_start, + weight_rows) of kv_b, whose rows are per head nope_dim key rows,
 //             then value_dim value rows
@@ -13,7 +13,7 @@
 //
 // One workgroup: 8 segments of one head of row first_row + group.y; thread = 8 lane + segment, and
 // lane l takes the key rows l, l + 16, ... A head's first workgroup also copies qp.
-// Loops: nope_dim / 16 + absorbed_stride / 128 + 16 turns.
+// Loops: nope_dim / 16 + absorbed_stride / 128 + 16 turns at most.
 
 struct Params {
   head_count: u32,
@@ -34,30 +34,11 @@ struct Params {
   scale_columns: u32,
 }
 
-const THREADS: u32 = 128u;
-const LANES: u32 = 16u;
-const SEGMENTS: u32 = 8u;
-
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> queries: array<f32>;
+@group(0) @binding(1) var<storage, read> projected: array<f32>;
 @group(0) @binding(2) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> scales: array<f32>;
 @group(0) @binding(4) var<storage, read_write> absorbed: array<f32>;
-
-// [lane][16 channels of 8 segments]
-var<workgroup> lane_sums: array<f32, 2048>;
-
-// Channels from latent_dim on: qp, then zeros.
-fn copy_shared(query: u32, target_start: u32, thread: u32) {
-  for (var i = params.latent_dim + thread; i < params.absorbed_stride; i += THREADS) {
-    let channel = i - params.latent_dim;
-    var value = 0.0;
-    if (channel < params.shared_key_dim) {
-      value = queries[query + params.nope_dim + channel];
-    }
-    absorbed[target_start + i] = value;
-  }
-}
 
 @compute @workgroup_size(128)
 fn main(
@@ -82,26 +63,20 @@ fn main(
   if (segment < params.segments) {
     for (var row = begin + lane; row < end; row += LANES) {
       let at = (row - params.row_start) * params.weight_segments + segment;
-      sum += scaled16(weights16(at), 0u, row, segment) * queries[query + row - head_row];
+      sum += scaled16(weights16(at), 0u, row, segment) * projected[query + row - head_row];
     }
   }
-  // @unroll
-  for (var i = 0u; i < 16u; i++) {
-    lane_sums[lane * THREADS + thread % SEGMENTS * 16u + i] = sum[i / 4u][i % 4u];
-  }
+  leave_sum(thread, sum);
   workgroupBarrier();
   let channel = first_segment * 16u + thread;
   if (channel < params.latent_dim) {
-    var total = 0.0;
+    var before = 0.0;
     if (begin > head_row) {
-      total = absorbed[target_start + channel];
+      before = absorbed[target_start + channel];
     }
-    for (var l = 0u; l < LANES; l++) {
-      total += lane_sums[l * THREADS + thread];
-    }
-    absorbed[target_start + channel] = total;
+    absorbed[target_start + channel] = lanes_total(thread, before);
   }
   if (first_segment == 0u) {
-    copy_shared(query, target_start, thread);
+    copy_shared(query, target_start, params.absorbed_stride, thread);
   }
 }

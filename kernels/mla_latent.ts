@@ -1,8 +1,9 @@
 import { checkLoops } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
-import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { defineKernel, type Pipeline, type Prelude } from "./gpu/kernel.ts";
 import type { BufferUse, Recorder } from "./gpu/recorder.ts";
 import { type LatentFormat, latentPrelude, latentQuads } from "./latent_cache.ts";
+import latentEntry from "./lib/latent_entry.wgsl" with { type: "text" };
 import workgroupSum from "./lib/workgroup_sum.wgsl" with { type: "text" };
 import source from "./mla_latent.wgsl" with { type: "text" };
 import type { MlaShape } from "./types.ts";
@@ -38,9 +39,17 @@ export interface MlaLatentBuffers {
   readonly latents: BufferUse;
 }
 
+/** What writes entries of the cache. */
+export function entryPieces(format: LatentFormat): Prelude[] {
+  return [
+    latentPrelude(format),
+    { name: "lib/workgroup_sum.wgsl", source: workgroupSum },
+    { name: "lib/latent_entry.wgsl", source: latentEntry },
+  ];
+}
+
 export function compileMlaLatent(gpu: Gpu, format: LatentFormat): Promise<MlaLatentPipeline> {
-  const sum = { name: "lib/workgroup_sum.wgsl", source: workgroupSum };
-  return mlaLatentKernel.compile(gpu, {}, [latentPrelude(format), sum]);
+  return mlaLatentKernel.compile(gpu, {}, entryPieces(format));
 }
 
 /** Writes each row's entry to its place in the cache. */
