@@ -98,8 +98,7 @@ export async function adapterClassOf(gpu: Gpu, shape: ModelShape): Promise<Adapt
 
 /** Whether the adapter reads `bytesPerSecond` or more of what no cache holds. */
 export async function readsFast(gpu: Gpu, bytesPerSecond: number): Promise<boolean> {
-  const { maxStorageBufferBindingSize, maxBufferSize } = gpu.limits;
-  const most = Math.min(READ_BYTES, maxStorageBufferBindingSize, maxBufferSize);
+  const most = Math.min(READ_BYTES, gpu.bufferBytesMax);
   const groups = Math.floor(most / PEAK_READ_GROUP_BYTES);
   const data = gpu.buffer("speed of reads", groups * PEAK_READ_GROUP_BYTES);
   const sums = gpu.buffer("speed of reads, sums", 4 * groups * PASSES_MAX);

@@ -29,7 +29,7 @@ import {
   type DecodePipelines,
   type ExpertCounts,
   heldSplits,
-  SEVERAL_ROWS,
+  severalFor,
 } from "./decode_parts.ts";
 import { evenFirst, type RowFormat, xQuads } from "./decode_shape.ts";
 import { DecodeUpBlock } from "./decode_up_block.ts";
@@ -185,12 +185,12 @@ export class DecodeBlocks {
     state: KdaLayerState,
   ): void {
     const { kda: shape } = this.shape;
-    const { several, kdaStep } = this.pipelines;
+    const several = severalFor(this.pipelines, rowCount);
     const mixed = read(this.buffers.mixed);
     const buffers = { mixed, rows, state: write(state.recurrent), groups: write(this.buffers.o) };
     const sizes = { rowCount, evenFirst: this.#even };
-    if (several === null || rowCount < SEVERAL_ROWS) {
-      return decodeKdaStep(recorder, kdaStep, weights, buffers, shape, sizes);
+    if (several === null) {
+      return decodeKdaStep(recorder, this.pipelines.kdaStep, weights, buffers, shape, sizes);
     }
     const { gates } = this.buffers;
     const written = { mixed, gates: write(gates) };

@@ -17,7 +17,7 @@ const PARAMS = {
   routed_scale: "f32",
 } as const;
 
-const THREADS = 256;
+export const CHOICE_THREADS = 256;
 
 export type DecodeChoosePipeline = Pipeline<typeof PARAMS>;
 
@@ -61,8 +61,8 @@ export function compileDecodeChoose(
   );
   const literals = {
     X_QUADS: xQuads(format),
-    ...normLiterals(columns, THREADS),
-    ...choiceLiterals(moe, THREADS),
+    ...normLiterals(columns, CHOICE_THREADS),
+    ...choiceLiterals(moe, CHOICE_THREADS),
   };
   return decodeChooseKernel.compile(gpu, {}, preludes, literals);
 }

@@ -10,6 +10,7 @@ import {
 } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { DOWN_LANES } from "./gpu/tuning.ts";
 import { type BufferUse, type Recorder } from "./gpu/recorder.ts";
 import { groupCount, type Matrix, scaleStride } from "./matrix.ts";
 import { onlyPart, readWhole } from "./scratch.ts";
@@ -24,9 +25,6 @@ const PARAMS = {
   experts: "u32",
   even_first: "u32",
 } as const;
-
-/** Threads a row in each of the parts that share the choices. */
-const LANES = 8;
 
 export type DecodeDownPipeline = Pipeline<typeof PARAMS>;
 
@@ -51,7 +49,7 @@ export function compileDecodeDown(
   ];
   const { parts } = gpu.tuning.numbers.down;
   const literals = {
-    ...rowLiterals(down, width, { lanes: LANES }),
+    ...rowLiterals(down, width, { lanes: DOWN_LANES }),
     ...groupLiterals(down.format, OUT_TILE),
     CHOICES: choices,
     CHOICE_PARTS: parts,

@@ -11,6 +11,7 @@ import {
 import type { Gpu } from "./gpu/gpu.ts";
 import { spread } from "./gpu/groups.ts";
 import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { expertThreads } from "./gpu/tuning.ts";
 import type { BufferUse, Recorder } from "./gpu/recorder.ts";
 import { groupCount, type Matrix, scaleStride } from "./matrix.ts";
 import { onlyPart, readWhole } from "./scratch.ts";
@@ -56,8 +57,9 @@ export async function compileDecodeExperts(
     ...groupPieces(gateUp.format),
     ...pieces("plain_scale", "sigmoid", "row_norm", "gated_rows"),
   ];
-  const { up: { lanes }, experts: { rows: itemRows, tile, steps } } = gpu.tuning.numbers;
-  const threads = tile / steps * lanes;
+  const { numbers } = gpu.tuning;
+  const { up: { lanes }, experts: { rows: itemRows, tile, steps } } = numbers;
+  const threads = expertThreads(numbers);
   const literals = {
     ...rowLiterals(gateUp, columns, { lanes, rows: 2 * steps, xRows: itemRows }),
     ...normLiterals(columns, threads),

@@ -1,19 +1,15 @@
 import source from "./decode_head.wgsl" with { type: "text" };
 import {
-  type ByRows,
-  compileByRows,
+  compileMatrixRows,
   forRows,
-  MATRIX_THREADS,
-  matrixTile,
-  normLiterals,
+  type MatrixPipeline,
   pieces,
-  rowLiterals,
   rowPieces,
   type RowStorage,
 } from "./decode_shape.ts";
 import { spread } from "./gpu/groups.ts";
 import type { Gpu } from "./gpu/gpu.ts";
-import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { defineKernel } from "./gpu/kernel.ts";
 import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
 import { groupCount, type Matrix, scaleStride } from "./matrix.ts";
 
@@ -28,11 +24,7 @@ const PARAMS = {
   y_stride: "u32",
 } as const;
 
-export type DecodeHeadPipeline = ByRows<{
-  readonly pipeline: Pipeline<typeof PARAMS>;
-  /** Rows of the matrix that one workgroup takes. */
-  readonly tile: number;
-}>;
+export type DecodeHeadPipeline = MatrixPipeline<typeof PARAMS>;
 
 export const decodeHeadKernel = defineKernel({
   name: "decode_head",
@@ -49,18 +41,13 @@ export function compileDecodeHead(
   rowsMax: number,
 ): Promise<DecodeHeadPipeline> {
   const preludes = [...rowPieces(head.format), ...pieces("plain_scale", "row_norm", "matrix_rows")];
-  const { numbers } = gpu.tuning;
-  const { lanes, rows } = numbers.projection;
-  return compileByRows(gpu, rowsMax, async (xRows, steps) => {
-    const tile = matrixTile(numbers, steps);
-    const literals = {
-      ...rowLiterals(head, columns, { lanes, rows: rows * steps, xRows }),
-      ...normLiterals(columns, MATRIX_THREADS),
-      TILE_ROWS: tile,
-      ROW_PARTS: xRows,
-    };
-    return { pipeline: await decodeHeadKernel.compile(gpu, {}, preludes, literals), tile };
-  });
+  return compileMatrixRows(
+    gpu,
+    head,
+    columns,
+    rowsMax,
+    (literals) => decodeHeadKernel.compile(gpu, {}, preludes, literals),
+  );
 }
 
 /** y f32 [rowCount][rows of the matrix] of x, activation groups [rowCount][X_QUADS][groups]. */

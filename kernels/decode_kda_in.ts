@@ -1,20 +1,16 @@
 import source from "./decode_kda_in.wgsl" with { type: "text" };
 import {
-  type ByRows,
-  compileByRows,
+  compileMatrixRows,
   floatPieces,
   floatRowLiterals,
   forRows,
-  MATRIX_THREADS,
-  matrixTile,
-  normLiterals,
+  type MatrixPipeline,
   pieces,
-  rowLiterals,
   rowPieces,
   type RowStorage,
 } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
-import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { defineKernel } from "./gpu/kernel.ts";
 import { type BufferUse, read, type Recorder } from "./gpu/recorder.ts";
 import type { KdaWeights } from "./kda.ts";
 import { groupCount, scaleStride } from "./matrix.ts";
@@ -45,11 +41,7 @@ const PARAMS = {
 /** Rows of the float matrix that one workgroup takes. */
 export const IN_FLOAT_TILE = 4;
 
-export type DecodeKdaInPipeline = ByRows<{
-  readonly pipeline: Pipeline<typeof PARAMS>;
-  /** Rows of the large matrix that one workgroup takes. */
-  readonly tile: number;
-}>;
+export type DecodeKdaInPipeline = MatrixPipeline<typeof PARAMS>;
 
 export const decodeKdaInKernel = defineKernel({
   name: "decode_kda_in",
@@ -75,20 +67,14 @@ export function compileDecodeKdaIn(
     ...floatPieces(lowFormat),
     ...pieces("plain_scale", "row_norm", "matrix_rows", "float_rows", "decode_in", "sigmoid"),
   ];
-  const { numbers } = gpu.tuning;
-  const { lanes, rows } = numbers.projection;
-  return compileByRows(gpu, rowsMax, async (xRows, steps) => {
-    const tile = matrixTile(numbers, steps);
-    const literals = {
-      ...rowLiterals(qkv, columns, { lanes, rows: rows * steps, xRows }),
-      ...normLiterals(columns, MATRIX_THREADS),
-      ...floatRowLiterals(columns),
-      TILE_ROWS: tile,
-      ROW_PARTS: xRows,
-      KEPT: convolutionTaps - 1,
-    };
-    return { pipeline: await decodeKdaInKernel.compile(gpu, {}, preludes, literals), tile };
-  });
+  const own = { ...floatRowLiterals(columns), KEPT: convolutionTaps - 1 };
+  return compileMatrixRows(
+    gpu,
+    qkv,
+    columns,
+    rowsMax,
+    (literals) => decodeKdaInKernel.compile(gpu, {}, preludes, { ...literals, ...own }),
+  );
 }
 
 export interface DecodeKdaInBuffers {

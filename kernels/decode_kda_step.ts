@@ -24,7 +24,7 @@ const PARAMS = {
 export const STEP_COLUMNS = 32;
 /** Partial sums over key channels; threads that share a column. */
 const PARTS = 16;
-const THREADS = STEP_COLUMNS * PARTS;
+export const STEP_THREADS = STEP_COLUMNS * PARTS;
 
 export type DecodeKdaStepPipeline = Pipeline<typeof PARAMS>;
 
@@ -43,7 +43,7 @@ export function kdaKeyLiterals(keyDim: number): Record<string, number> {
 /** Bytes of workgroup memory, groups included, for f_b and g_b of so many columns. */
 export function decodeKdaStepBytes(keyDim: number, ranks: readonly [number, number]): number {
   const [rankSegments, gateSegments] = segmentsOf(ranks);
-  const floats = 3 * keyDim + STEP_COLUMNS + LOW_LANES * (keyDim + 40) + 2 * THREADS;
+  const floats = 3 * keyDim + STEP_COLUMNS + LOW_LANES * (keyDim + 40) + 2 * STEP_THREADS;
   return 4 * floats + 80 * (rankSegments + gateSegments) + 12 * STEP_COLUMNS;
 }
 
@@ -66,7 +66,7 @@ export function compileDecodeKdaStep(
     LOW_LANES,
     RANK_SEGMENTS: rankSegments,
     GATE_SEGMENTS: gateSegments,
-    RANK_TURNS: Math.ceil(keyDim * LOW_LANES / THREADS),
+    RANK_TURNS: Math.ceil(keyDim * LOW_LANES / STEP_THREADS),
     RANK_STEPS: Math.ceil(rankSegments / LOW_LANES),
     GATE_STEPS: Math.ceil(gateSegments / LOW_LANES),
     ...groupLiterals(main, STEP_COLUMNS),

@@ -1,21 +1,17 @@
 import { IN_FLOAT_TILE } from "./decode_kda_in.ts";
 import source from "./decode_mla_in.wgsl" with { type: "text" };
 import {
-  type ByRows,
-  compileByRows,
+  compileMatrixRows,
   floatPieces,
   floatRowLiterals,
   forRows,
-  MATRIX_THREADS,
-  matrixTile,
-  normLiterals,
+  type MatrixPipeline,
   pieces,
-  rowLiterals,
   rowPieces,
   type RowStorage,
 } from "./decode_shape.ts";
 import type { Gpu } from "./gpu/gpu.ts";
-import { defineKernel, type Pipeline } from "./gpu/kernel.ts";
+import { defineKernel } from "./gpu/kernel.ts";
 import { type BufferUse, type Recorder } from "./gpu/recorder.ts";
 import { groupCount, scaleStride } from "./matrix.ts";
 import type { MlaWeights } from "./mla.ts";
@@ -34,11 +30,7 @@ const PARAMS = {
   float_rows: "u32",
 } as const;
 
-export type DecodeMlaInPipeline = ByRows<{
-  readonly pipeline: Pipeline<typeof PARAMS>;
-  /** Rows of W_q that one workgroup takes. */
-  readonly tile: number;
-}>;
+export type DecodeMlaInPipeline = MatrixPipeline<typeof PARAMS>;
 
 export const decodeMlaInKernel = defineKernel({
   name: "decode_mla_in",
@@ -62,19 +54,14 @@ export function compileDecodeMlaIn(
     ...floatPieces(kvAFormat),
     ...pieces("plain_scale", "row_norm", "matrix_rows", "float_rows", "decode_in"),
   ];
-  const { numbers } = gpu.tuning;
-  const { lanes, rows } = numbers.projection;
-  return compileByRows(gpu, rowsMax, async (xRows, steps) => {
-    const tile = matrixTile(numbers, steps);
-    const literals = {
-      ...rowLiterals(q, columns, { lanes, rows: rows * steps, xRows }),
-      ...normLiterals(columns, MATRIX_THREADS),
-      ...floatRowLiterals(columns),
-      TILE_ROWS: tile,
-      ROW_PARTS: xRows,
-    };
-    return { pipeline: await decodeMlaInKernel.compile(gpu, {}, preludes, literals), tile };
-  });
+  const own = floatRowLiterals(columns);
+  return compileMatrixRows(
+    gpu,
+    q,
+    columns,
+    rowsMax,
+    (literals) => decodeMlaInKernel.compile(gpu, {}, preludes, { ...literals, ...own }),
+  );
 }
 
 export interface DecodeMlaInBuffers {

@@ -35,7 +35,7 @@ import type { Capacity, ModelShape, WeightFormat } from "./types.ts";
 /** Softmaxes of splits that are held at once; a step's rows go through in batches of this size. */
 const SPLIT_BYTES = 64 << 20;
 /** From here on two more dispatches a mixture of experts pay off, and one more a KDA layer. */
-export const SEVERAL_ROWS = 4;
+const SEVERAL_ROWS = 4;
 
 export interface DecodePipelines {
   readonly embed: DecodeEmbedPipeline;
@@ -63,6 +63,11 @@ export interface SeveralPipelines {
   readonly group: GroupTokensPipeline;
   readonly denseUp: DecodeExpertsPipeline;
   readonly moeUp: DecodeExpertsPipeline;
+}
+
+/** What so many rows go through; null where each goes by itself. */
+export function severalFor({ several }: DecodePipelines, rowCount: number) {
+  return rowCount < SEVERAL_ROWS ? null : several;
 }
 
 /** Activations of the rows of sequences with one row; groups as in lib/x_group.wgsl. */

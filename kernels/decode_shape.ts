@@ -1,6 +1,6 @@
 /** What the kernels for sequences with one row share: literals, preludes, buffers of groups. */
 import type { Gpu } from "./gpu/gpu.ts";
-import type { Prelude } from "./gpu/kernel.ts";
+import type { ParamTypes, Pipeline, Prelude } from "./gpu/kernel.ts";
 import type { Tuning } from "./gpu/tuning.ts";
 import activationGroup from "./lib/activation_group.wgsl" with { type: "text" };
 import decodeSplits from "./lib/decode_splits.wgsl" with { type: "text" };
@@ -120,6 +120,35 @@ export const MATRIX_THREADS = 128;
 /** Rows of weights of one of its workgroups, with `steps` times as many a thread. */
 export function matrixTile({ projection: { lanes, rows } }: Tuning, steps: number): number {
   return MATRIX_THREADS / lanes * rows * steps;
+}
+
+/** A kernel around lib/matrix_rows.wgsl. */
+export type MatrixPipeline<P extends ParamTypes> = ByRows<{
+  readonly pipeline: Pipeline<P>;
+  /** Rows of the large matrix that one workgroup takes. */
+  readonly tile: number;
+}>;
+
+/** `compile`: with these literals of the pieces; `storage`, `columns`: of the large matrix. */
+export function compileMatrixRows<P extends ParamTypes>(
+  gpu: Gpu,
+  storage: RowStorage,
+  columns: number,
+  rowsMax: number,
+  compile: (literals: Readonly<Record<string, number>>) => Promise<Pipeline<P>>,
+): Promise<MatrixPipeline<P>> {
+  const { numbers } = gpu.tuning;
+  const { lanes, rows } = numbers.projection;
+  return compileByRows(gpu, rowsMax, async (xRows, steps) => {
+    const tile = matrixTile(numbers, steps);
+    const literals = {
+      ...rowLiterals(storage, columns, { lanes, rows: rows * steps, xRows }),
+      ...normLiterals(columns, MATRIX_THREADS),
+      TILE_ROWS: tile,
+      ROW_PARTS: xRows,
+    };
+    return { pipeline: await compile(literals), tile };
+  });
 }
 
 /** Pieces of kernels/lib by name, in that order. */

@@ -5,7 +5,7 @@ import {
   type DecodeBuffers,
   type DecodePipelines,
   type ExpertCounts,
-  SEVERAL_ROWS,
+  severalFor,
   type SeveralPipelines,
 } from "./decode_parts.ts";
 import { decodeUp, type DecodeUpPipeline } from "./decode_up.ts";
@@ -28,9 +28,9 @@ export class DecodeUpBlock {
 
   /** h of rows [0, rowCount); `vector`: any, f32. */
   dense(recorder: Recorder, rowCount: number, gateUp: Matrix, vector: Matrix): void {
-    const { several, denseUp } = this.pipelines;
-    if (several === null || rowCount < SEVERAL_ROWS) {
-      return this.#each(recorder, rowCount, denseUp, gateUp, vector, null, 0);
+    const several = severalFor(this.pipelines, rowCount);
+    if (several === null) {
+      return this.#each(recorder, rowCount, this.pipelines.denseUp, gateUp, vector, null, 0);
     }
     const itemCount = Math.ceil(rowCount / several.denseUp.itemRows);
     this.#items(recorder, rowCount, several.denseUp, gateUp, { choices: 1, itemCount });
@@ -44,9 +44,9 @@ export class DecodeUpBlock {
     routerBias: Matrix,
     useOffset: number,
   ): void {
-    const { several, moeUp } = this.pipelines;
-    if (several === null || rowCount < SEVERAL_ROWS) {
-      const { moe } = this.shape;
+    const several = severalFor(this.pipelines, rowCount);
+    if (several === null) {
+      const { shape: { moe }, pipelines: { moeUp } } = this;
       return this.#each(recorder, rowCount, moeUp, gateUp, routerBias, moe, useOffset);
     }
     this.#choose(recorder, rowCount, several, routerBias, useOffset);

@@ -1,17 +1,14 @@
 /** What the largest workgroups of the fused kernels need of an adapter. */
 import { decodeAttentionBytes } from "./decode_attention.ts";
+import { CHOICE_THREADS } from "./decode_choose.ts";
 import { decodeKdaGatesBytes } from "./decode_kda_gates.ts";
-import { decodeKdaStepBytes } from "./decode_kda_step.ts";
+import { decodeKdaStepBytes, STEP_THREADS } from "./decode_kda_step.ts";
 import { MATRIX_THREADS, matrixTile, normLiterals } from "./decode_shape.ts";
-import { type Tuning, tuningThreads } from "./gpu/tuning.ts";
+import { DOWN_LANES, expertThreads, type Tuning, tuningThreads } from "./gpu/tuning.ts";
 import type { ModelShape } from "./types.ts";
 
-/** Threads of the largest workgroup that no tuning changes: decode_kda_step's. */
-const FIXED_THREADS = 512;
 /** Bytes of workgroup memory of the other kernels that no tuning changes, at most. */
 const FIXED_BYTES = 10 * 1_024;
-/** Threads of decode_choose. */
-const CHOICE_THREADS = 256;
 /** Bytes for a value of lib/activation_group.wgsl, which takes more than lib/float_group.wgsl. */
 const GROUP_VALUE_BYTES = 12;
 
@@ -40,7 +37,7 @@ export function decodeWorkgroups(
   const { projection, out, up, experts, down, attention, batch } = tuning;
   const blocks = Math.ceil(moe.expertCount / 32);
   const choiceBytes = blocks * (4 * 32 + 12 * moe.expertsPerToken) + 8 * moe.expertsPerToken + 64;
-  const expertThreads = experts.tile / experts.steps * up.lanes;
+  const threadsOfExperts = expertThreads(tuning);
   const bytes = [
     FIXED_BYTES,
     decodeKdaStepBytes(kda.keyDim, ranks),
@@ -52,11 +49,11 @@ export function decodeWorkgroups(
     sumBytes(2, up.lanes, up.tile) + normBytes(1, hiddenSize, up.tile * up.lanes) +
     GROUP_VALUE_BYTES * up.tile + choiceBytes,
     sumBytes(2 * experts.rows, up.lanes, experts.tile) +
-    normBytes(experts.rows, hiddenSize, expertThreads) + GROUP_VALUE_BYTES * expertThreads,
-    sumBytes(down.parts, 8, 32) + GROUP_VALUE_BYTES * 32,
+    normBytes(experts.rows, hiddenSize, threadsOfExperts) + GROUP_VALUE_BYTES * threadsOfExperts,
+    sumBytes(down.parts, DOWN_LANES, 32) + GROUP_VALUE_BYTES * 32,
     decodeAttentionBytes(mla, attention),
   ];
-  const threads = [FIXED_THREADS, ...Object.values(tuningThreads(tuning))];
+  const threads = [STEP_THREADS, ...Object.values(tuningThreads(tuning))];
   return { threads: Math.max(...threads), bytes: Math.max(...bytes) };
 }
 

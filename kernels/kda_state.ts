@@ -21,7 +21,7 @@ export function kdaStateFloats(shape: KdaShape): { recurrent: number; convolutio
 /** Zeroed state of one layer. Throws, naming the slots that fit one binding. */
 export function allocateKdaState(gpu: Gpu, shape: KdaShape, slots: number): KdaLayerState {
   const floats = kdaStateFloats(shape);
-  const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
+  const limit = gpu.bufferBytesMax;
   const fit = Math.floor(limit / (4 * Math.max(floats.recurrent, floats.convolution)));
   if (slots > fit) {
     throw new Error(

@@ -66,7 +66,7 @@ export class MlaExpanded {
       ...kvBFormats.map((format) => compileMatmul(gpu, format, EXPAND_TILE_ROWS)),
     ]);
     const width = shape.headCount * (shape.nopeDim + shape.valueDim);
-    const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
+    const limit = gpu.bufferBytesMax;
     const tokens = Math.min(blockTokensMax, Math.floor(limit / (4 * width)));
     const tiles = Math.min(
       Math.ceil(pageTokens * pagesPerSequence / PREFILL_TILE_TOKENS),

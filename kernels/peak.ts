@@ -64,8 +64,7 @@ export async function measurePeak(gpu: Gpu): Promise<Peak | null> {
 }
 
 async function measureRead(gpu: Gpu): Promise<number> {
-  const most = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
-  const wanted = Math.min(most, gpu.software ? SOFTWARE_READ_BYTES : READ_BYTES);
+  const wanted = Math.min(gpu.bufferBytesMax, gpu.software ? SOFTWARE_READ_BYTES : READ_BYTES);
   const groups = Math.floor(wanted / PEAK_READ_GROUP_BYTES);
   const data = gpu.buffer("peak data", groups * PEAK_READ_GROUP_BYTES);
   const sums = gpu.buffer("peak sums", 4 * groups * READ_PASSES_MAX);

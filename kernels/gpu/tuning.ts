@@ -137,15 +137,22 @@ export const TUNINGS: Readonly<Record<AdapterClass, Tuning>> = {
   discrete: DISCRETE,
 };
 
+/** Threads a row of weights in each of the parts that `down.parts` counts. */
+export const DOWN_LANES = 8;
+
+/** Threads of a workgroup that takes rows of one expert. */
+export function expertThreads({ up, experts }: Pick<Tuning, "up" | "experts">): number {
+  return experts.tile / experts.steps * up.lanes;
+}
+
 /** Threads of a workgroup by what sets them. */
-export function tuningThreads(
-  { out, up, experts, down, attention, prompt }: Tuning,
-): Readonly<Record<string, number>> {
+export function tuningThreads(tuning: Tuning): Readonly<Record<string, number>> {
+  const { out, up, down, attention, prompt } = tuning;
   return {
     "out.lanes": 32 * out.lanes,
     "up.tile": up.tile * up.lanes,
-    "experts.tile": experts.tile / experts.steps * up.lanes,
-    "down.parts": 32 * 8 * down.parts,
+    "experts.tile": expertThreads(tuning),
+    "down.parts": 32 * DOWN_LANES * down.parts,
     "attention.heads": 8 * attention.heads,
     "prompt.tiles": Math.max(...prompt.tiles.map((tile) => tile.xThreads * tile.wThreads)),
   };

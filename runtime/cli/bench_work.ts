@@ -9,6 +9,7 @@
  *
  * Operations: a multiplication and an addition are two. Of q8 and q4 weights they are integer ones.
  */
+import { isGrouped } from "../../kernels/matrix.ts";
 import { MATVEC_ROWS_MAX } from "../../kernels/projection.ts";
 import type { ModelShape, TensorSpec } from "../model/device.ts";
 import { residentBytes } from "../weights/resident.ts";
@@ -79,10 +80,6 @@ class WorkTable {
   }
 }
 
-function isGrouped({ format }: TensorSpec): boolean {
-  return format === "q8" || format === "q4";
-}
-
 function rowsOf({ sequences }: WorkStep): number {
   return sequences.reduce((sum, { rowCount }) => sum + rowCount, 0);
 }
@@ -107,7 +104,7 @@ function addWeight(work: WorkTable, step: WorkStep, spec: TensorSpec): void {
   if (isStack || isStacked(step, spec, name)) {
     const own = isStack ? expertProduct(step, spec, Number(layerText)) : product(spec, rows, 1);
     const floats = ["expert_matvec", "expert_matmul"];
-    return work.add(isGrouped(spec) ? ["q_expert_matmul"] : floats, own);
+    return work.add(isGrouped(spec.format) ? ["q_expert_matmul"] : floats, own);
   }
   work.add(plainKernels(spec, rows), product(spec, rows, 1));
 }
@@ -119,7 +116,7 @@ function isFused({ kernels }: WorkStep): boolean {
 
 /** Whether a shared expert's matrix is the last one of the routed experts' stack. */
 function isStacked({ specs }: WorkStep, spec: TensorSpec, name: string): boolean {
-  if (!name.startsWith("shared.") || !isGrouped(spec)) return false;
+  if (!name.startsWith("shared.") || !isGrouped(spec.format)) return false;
   const stack = specs.find(({ key }) => key === spec.key.replace(".shared.", ".moe."));
   const { format, rows, columns } = stack ?? {};
   return format === spec.format && rows === spec.rows && columns === spec.columns;
@@ -127,7 +124,7 @@ function isStacked({ specs }: WorkStep, spec: TensorSpec, name: string): boolean
 
 /** Kernels that a matrix used alone may go through. */
 function plainKernels(spec: TensorSpec, rows: number): string[] {
-  if (isGrouped(spec)) return ["q_matmul"];
+  if (isGrouped(spec.format)) return ["q_matmul"];
   return [rows <= MATVEC_ROWS_MAX ? "matvec" : "matmul"];
 }
 
@@ -136,7 +133,7 @@ function product(spec: TensorSpec, rows: number, matrices: number): Partial<Kern
   const operations = 2 * rows * spec.rows * spec.columns;
   return {
     bytes: residentBytes(spec) / spec.matrices * matrices,
-    [isGrouped(spec) ? "integerOperations" : "floatOperations"]: operations,
+    [isGrouped(spec.format) ? "integerOperations" : "floatOperations"]: operations,
   };
 }
 
